@@ -225,10 +225,10 @@ def sliding_windows(x: np.ndarray, window_length: int, stride: int) -> tuple[np.
     return windows.transpose(1, 0, 2), starts
 
 
-def check_mode(mode: str) -> None:
-    """Raise `SignalError` unless `mode` is one of `MODES`."""
+def check_mode(mode: str, field: str = "mode") -> None:
+    """Raise `SignalError` unless `mode` is one of `MODES`; `field` names it in the message."""
     if mode not in MODES:
-        raise SignalError(f"mode={mode!r}: unknown; use one of {', '.join(MODES)}")
+        raise SignalError(f"{field}={mode!r}: unknown; use one of {', '.join(MODES)}")
 
 
 def check_normalization(method: str) -> None:

@@ -1,0 +1,292 @@
+"""Feature extractor of TinyMyo: raw surface EMG to `input_values`.
+
+Raw recording (channels, time) -> checks -> resampling where allowed -> band-pass and notches -> normalisation ->
+windows -> padding to whole patches. The settings are saved in `preprocessor_config.json`, so that a model is always fed
+the way it was trained.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.utils import TensorType, logging
+
+from .signal_tinymyo import (
+    SignalError,
+    check_mode,
+    check_normalization,
+    check_signal,
+    check_windowing,
+    design_filter,
+    filter_signal,
+    normalize,
+    resample,
+    sliding_windows,
+)
+
+logger = logging.get_logger(__name__)
+
+# Long recordings are filtered in groups of channels of about this many samples, which bounds the float64 temporaries.
+SAMPLES_AT_ONCE = 4_000_000
+
+# Fields that the library itself writes into preprocessor_config.json or sets at construction.
+LIBRARY_FIELDS = {"feature_extractor_type", "processor_class", "auto_map", "padding_side", "return_attention_mask"}
+
+
+class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
+    """Filters, normalises, cuts and pads surface EMG for the TinyMyo models.
+
+    Args:
+        feature_size: number of channels a recording must have; None accepts any number.
+        sampling_rate: Hz, the rate the model was trained at.
+        padding_value: written behind the end of the shorter arrays of a batch.
+        band_pass: (lower, upper) edge of the Butterworth band-pass in Hz, or None.
+        band_pass_order: its order, 1 to 12.
+        notch_frequencies: Hz, notches after the band-pass (power line); empty for none.
+        notch_quality: centre frequency over bandwidth of each notch.
+        filter_mode: "zero_phase" for whole recordings (filters run both ways, statistics cover the recording) or
+            "causal" for live use (the output at a sample depends on that sample and earlier ones only).
+        normalization: "zscore", "minmax" (to [-1, 1]) or "none", each channel by itself.
+        normalization_scope: "recording", or "window" (a window is normalised once it is complete, in either mode).
+        window_length, stride: samples at `sampling_rate`; the window is a multiple of `patch_size`.
+        patch_size: samples per patch of the model; inputs are padded to whole patches.
+        on_rate_mismatch: "error" refuses recordings at another rate, "resample" converts them (the converting filter
+            looks 10 samples of the slower rate ahead, in the causal mode too).
+        max_gap: longest run of NaN or infinite samples that is interpolated; 0 refuses them all.
+        allow_constant_channels: accept channels that never change.
+
+    Raises:
+        SignalError: (a ValueError) at construction for fields that cannot work together, later for recordings that
+            cannot be processed; the message names the field or the sample, and the fix.
+    """
+
+    model_input_names = ["input_values", "attention_mask"]
+
+    def __init__(
+        self,
+        feature_size: int | None = None,
+        sampling_rate: float = 200,
+        padding_value: float = 0.0,
+        band_pass: tuple[float, float] | None = (20.0, 90.0),
+        band_pass_order: int = 4,
+        notch_frequencies: tuple[float, ...] = (50.0,),
+        notch_quality: float = 30.0,
+        filter_mode: str = "zero_phase",
+        normalization: str = "zscore",
+        normalization_scope: str = "recording",
+        window_length: int = 200,
+        stride: int = 50,
+        patch_size: int = 20,
+        on_rate_mismatch: str = "error",
+        max_gap: int = 0,
+        allow_constant_channels: bool = False,
+        **kwargs: Any,
+    ):
+        unknown = sorted(kwargs.keys() - LIBRARY_FIELDS)
+        if unknown:
+            raise SignalError(f"unknown field {unknown[0]!r} of TinyMyoFeatureExtractor; correct its name or remove it")
+        super().__init__(feature_size, _number("sampling_rate", sampling_rate), padding_value, **kwargs)
+        # Lists, not tuples: what was constructed then equals what is read back from JSON.
+        self.band_pass = None if band_pass is None else [float(_number("band_pass", edge)) for edge in band_pass]
+        self.band_pass_order = band_pass_order
+        self.notch_frequencies = [float(_number("notch_frequencies", f)) for f in notch_frequencies or ()]
+        self.notch_quality = _number("notch_quality", notch_quality)
+        self.filter_mode = filter_mode
+        self.normalization = normalization
+        self.normalization_scope = normalization_scope
+        self.window_length = window_length
+        self.stride = stride
+        self.patch_size = patch_size
+        self.on_rate_mismatch = on_rate_mismatch
+        self.max_gap = max_gap
+        self.allow_constant_channels = allow_constant_channels
+        self._check_fields()
+
+    def _check_fields(self) -> None:
+        check_mode(self.filter_mode, "filter_mode")
+        check_normalization(self.normalization)
+        check_windowing(self.window_length, self.stride)
+        for field, allowed in (
+            ("normalization_scope", ("recording", "window")),
+            ("on_rate_mismatch", ("error", "resample")),
+            ("padding_side", ("right",)),
+        ):
+            if getattr(self, field) not in allowed:
+                raise SignalError(f"{field}={getattr(self, field)!r}: unknown; use one of {', '.join(allowed)}")
+        for field, least in (("patch_size", 1), ("max_gap", 0), ("band_pass_order", 1), ("feature_size", 1)):
+            value = getattr(self, field)
+            if field == "feature_size" and value is None:
+                continue
+            if not isinstance(value, int) or value < least:
+                raise SignalError(f"{field}={value!r}: must be a whole number of at least {least}")
+        if self.window_length % self.patch_size:
+            lower = self.window_length // self.patch_size * self.patch_size
+            raise SignalError(
+                f"window_length={self.window_length}: must be a multiple of patch_size={self.patch_size}, "
+                f"for instance {lower or self.patch_size} or {lower + self.patch_size}"
+            )
+        design_filter(
+            float(self.sampling_rate),
+            None if self.band_pass is None else tuple(self.band_pass),
+            self.band_pass_order,
+            tuple(self.notch_frequencies),
+            self.notch_quality,
+        )
+
+    def preprocess(self, recording: ArrayLike, sampling_rate: float | None, name: str = "recording") -> np.ndarray:
+        """Check, resample where allowed, filter, and normalise over the recording where that is the scope.
+
+        Args:
+            recording: (channels, time).
+            sampling_rate: Hz of the recording; None assumes the extractor's own, with a warning.
+            name: what to call the recording in error messages.
+
+        Returns:
+            float32 (channels, time at `self.sampling_rate`).
+        """
+        x = check_signal(recording, name, self.allow_constant_channels, self.max_gap)
+        if self.feature_size is not None and x.shape[0] != self.feature_size:
+            hint = "transpose it" if x.shape[1] == self.feature_size else "select the channels the model was trained on"
+            raise SignalError(
+                f"{name}: {x.shape[0]} channels, but feature_size={self.feature_size}; the array must be "
+                f"(channels, time): {hint}"
+            )
+        rate = self._checked_rate(sampling_rate, name)
+        channels = max(1, SAMPLES_AT_ONCE // x.shape[1])
+        parts = [self._filter_and_normalize(x[i : i + channels], rate) for i in range(0, len(x), channels)]
+        processed = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if not np.isfinite(processed).all():
+            raise SignalError(f"{name}: its values (up to {np.abs(x).max():g}) overflow; rescale them, to volts say")
+        return processed
+
+    def windows(
+        self, processed: np.ndarray, window_length: int | None = None, stride: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cut a preprocessed recording (channels, time); normalise each window where that is the scope.
+
+        `window_length` and `stride` (samples) replace the extractor's own where given.
+
+        Returns:
+            float32 windows (windows, channels, window_length), a read-only view unless normalised by window, and the
+            first sample of each, int64 (windows,). The samples after the last full window are left out.
+        """
+        window_length = self.window_length if window_length is None else window_length
+        windows, starts = sliding_windows(processed, window_length, self.stride if stride is None else stride)
+        return self.normalize_windows(windows), starts
+
+    def normalize_windows(self, windows: np.ndarray) -> np.ndarray:
+        """Normalise (..., channels, time) windows each by itself if `normalization_scope` is "window"."""
+        return normalize(windows, self.normalization) if self.normalization_scope == "window" else windows
+
+    def __call__(
+        self,
+        raw_emg: ArrayLike | list[ArrayLike],
+        sampling_rate: float | None = None,
+        preprocessed: bool = False,
+        windowed: bool = False,
+        padding: bool | str = True,
+        return_tensors: str | TensorType | None = None,
+    ) -> BatchFeature:
+        """Prepare one recording or several for the model.
+
+        Args:
+            raw_emg: one recording (channels, time), or a list or a stacked array of them.
+            sampling_rate: Hz of the recordings; leaving it out assumes `self.sampling_rate`, with a warning.
+            preprocessed: the arrays come from `preprocess` (or a prepared dataset): only cut and pad.
+            windowed: cut every recording into windows; the batch then holds all windows, in order.
+            padding: True or "longest" pads on the right to the longest of the batch, and to whole patches; False
+                leaves every length as it is.
+            return_tensors: "pt", "np", or None for lists of arrays.
+
+        Returns:
+            `input_values` float32 (batch, channels, time) and, unless `return_attention_mask` is False,
+            `attention_mask` int64 (batch, time), 1 where a sample is real.
+        """
+        if padding not in (True, False, "longest"):
+            raise SignalError(f"padding={padding!r}: use True, 'longest' or False")
+        recordings = _as_recordings(raw_emg)
+        names = ["recording"] if len(recordings) == 1 else [f"recording {i}" for i in range(len(recordings))]
+        if preprocessed:
+            arrays = [check_signal(r, n, True).astype(np.float32) for r, n in zip(recordings, names, strict=True)]
+        else:
+            arrays = [self.preprocess(r, sampling_rate, n) for r, n in zip(recordings, names, strict=True)]
+        if windowed:
+            arrays = [window for array in arrays for window in self.windows(array)[0]]
+        elif not preprocessed:
+            arrays = [self.normalize_windows(array) for array in arrays]
+        return self._batch(arrays, bool(padding), return_tensors)
+
+    def _checked_rate(self, sampling_rate: float | None, name: str) -> float:
+        if sampling_rate is None:
+            logger.warning(
+                f"{name}: no sampling_rate was given to {self.__class__.__name__}; {self.sampling_rate} Hz is assumed. "
+                "Pass sampling_rate: a wrong assumption gives wrong results without an error."
+            )
+            return self.sampling_rate
+        if not (math.isfinite(sampling_rate) and sampling_rate > 0):
+            raise SignalError(f"{name}: sampling_rate={sampling_rate}: must be a positive number of Hz")
+        if math.isclose(sampling_rate, self.sampling_rate, rel_tol=1e-6):
+            return self.sampling_rate
+        if self.on_rate_mismatch == "error":
+            raise SignalError(
+                f"{name}: sampled at {sampling_rate:g} Hz, but the model was trained at {self.sampling_rate:g} Hz; "
+                'resample it, or set on_rate_mismatch="resample"'
+            )
+        return sampling_rate
+
+    def _filter_and_normalize(self, x: np.ndarray, rate: float) -> np.ndarray:
+        x = resample(x.astype(np.float64), rate, self.sampling_rate)
+        x = filter_signal(
+            x,
+            self.sampling_rate,
+            self.band_pass,
+            self.band_pass_order,
+            self.notch_frequencies,
+            self.notch_quality,
+            self.filter_mode,
+        )
+        if self.normalization_scope == "recording":
+            x = normalize(x, self.normalization, self.filter_mode)
+        return x.astype(np.float32)
+
+    def _batch(self, arrays: list[np.ndarray], padding: bool, return_tensors: str | TensorType | None) -> BatchFeature:
+        counts = sorted({array.shape[0] for array in arrays})
+        if len(counts) > 1:
+            raise SignalError(f"the recordings of one batch have {counts} channels; batch those with equal counts")
+        masks = [np.ones(array.shape[1], dtype=np.int64) for array in arrays]
+        if padding:
+            length = math.ceil(max(array.shape[1] for array in arrays) / self.patch_size) * self.patch_size
+            arrays = [_pad_right(array, length, self.padding_value) for array in arrays]
+            masks = [_pad_right(mask, length, 0) for mask in masks]
+        features = {"input_values": arrays}
+        if self.return_attention_mask:
+            features["attention_mask"] = masks
+        return BatchFeature(features, tensor_type=return_tensors)
+
+
+def _number(field: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SignalError(f"{field}: {value!r} is not a number; give it as a number")
+    return value
+
+
+def _as_recordings(raw_emg: ArrayLike | list[ArrayLike]) -> list[ArrayLike]:
+    """A list of (channels, time) recordings: one array or nested list is a list of one."""
+    if not isinstance(raw_emg, (list, tuple)):
+        return list(raw_emg) if getattr(raw_emg, "ndim", 2) == 3 else [raw_emg]
+    if len(raw_emg) == 0:
+        raise SignalError("no recording: the list is empty; give at least one (channels, time) array")
+    first = raw_emg[0]
+    is_channel = np.ndim(first[0]) == 0 if isinstance(first, (list, tuple)) and first else getattr(first, "ndim", 1) < 2
+    return [raw_emg] if is_channel else list(raw_emg)
+
+
+def _pad_right(array: np.ndarray, length: int, value: float) -> np.ndarray:
+    widths = [(0, 0)] * (array.ndim - 1) + [(0, length - array.shape[-1])]
+    return np.pad(array, widths, constant_values=value)
+
+
+__all__ = ["TinyMyoFeatureExtractor"]

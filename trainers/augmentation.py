@@ -1,0 +1,175 @@
+"""Train-time augmentation of windows: small frozen dataclasses, composed in a list, applied to a whole batch at once.
+
+Every transform takes `x` (batch, channels, time) float and a `torch.Generator` on the same device, and returns a new
+tensor of the same shape. Inputs are expected to be normalised (standard deviation near 1), so amplitudes are relative.
+A recipe names them under `augmentations`, in the order of application:
+
+    augmentations:
+      amplitude_scale: {window: 0.2, channel: 0.1}
+      gaussian_noise: {std: 0.05}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def _uniform(shape: Sequence[int], x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(*shape, device=x.device, dtype=x.dtype, generator=generator)
+
+
+def _integers(high: int, shape: Sequence[int], x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.randint(high, tuple(shape), device=x.device, generator=generator)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"augmentation {name} must be in [{low}, {high}], got {value}")
+
+
+@dataclass(frozen=True)
+class AmplitudeScale:
+    """Multiply by exp(uniform(-s, s)): one factor per window (`window`) times one per channel (`channel`)."""
+
+    window: float = 0.2
+    channel: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_range("amplitude_scale.window", self.window, 0.0, 3.0)
+        _check_range("amplitude_scale.channel", self.channel, 0.0, 3.0)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        log_gain = self.window * (2 * _uniform((x.shape[0], 1, 1), x, generator) - 1)
+        log_gain = log_gain + self.channel * (2 * _uniform((*x.shape[:2], 1), x, generator) - 1)
+        return x * log_gain.exp()
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Add white noise; its standard deviation is drawn per window from uniform(0, std)."""
+
+    std: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_range("gaussian_noise.std", self.std, 0.0, 10.0)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        noise = torch.randn(x.shape, device=x.device, dtype=x.dtype, generator=generator)
+        return x + self.std * _uniform((x.shape[0], 1, 1), x, generator) * noise
+
+
+@dataclass(frozen=True)
+class ChannelDropout:
+    """Set each channel of each window to zero with `probability`, as if the electrode had come off."""
+
+    probability: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_range("channel_dropout.probability", self.probability, 0.0, 0.9)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return x * (_uniform((*x.shape[:2], 1), x, generator) >= self.probability)
+
+
+@dataclass(frozen=True)
+class ElectrodeRotation:
+    """Turn a ring of electrodes: with `probability`, roll the channels of a window by -max_shift..max_shift (not 0)."""
+
+    max_shift: int = 1
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_range("electrode_rotation.max_shift", self.max_shift, 1, 64)
+        _check_range("electrode_rotation.probability", self.probability, 0.0, 1.0)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        batch, channels, time = x.shape
+        shift = 1 + _integers(self.max_shift, (batch,), x, generator)
+        shift = shift * (2 * _integers(2, (batch,), x, generator) - 1)
+        shift = shift * (_uniform((batch,), x, generator) < self.probability)
+        source = (torch.arange(channels, device=x.device) - shift[:, None]) % channels  # (batch, channels)
+        return x.gather(1, source[:, :, None].expand(batch, channels, time))
+
+
+@dataclass(frozen=True)
+class TimeShift:
+    """Roll a window in time by up to `max_samples` either way. The seam is one discontinuity, no zero padding."""
+
+    max_samples: int = 20
+
+    def __post_init__(self) -> None:
+        _check_range("time_shift.max_samples", self.max_samples, 1, 1_000_000)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        batch, channels, time = x.shape
+        shift = _integers(2 * self.max_samples + 1, (batch,), x, generator) - self.max_samples
+        source = (torch.arange(time, device=x.device) - shift[:, None]) % time  # (batch, time)
+        return x.gather(2, source[:, None, :].expand(batch, channels, time))
+
+
+@dataclass(frozen=True)
+class TimeMask:
+    """Set `spans` stretches of each window to zero in all channels; each is 0..max_samples long."""
+
+    max_samples: int = 20
+    spans: int = 1
+
+    def __post_init__(self) -> None:
+        _check_range("time_mask.max_samples", self.max_samples, 1, 1_000_000)
+        _check_range("time_mask.spans", self.spans, 1, 100)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        batch, _, time = x.shape
+        length = _integers(min(self.max_samples, time) + 1, (batch, self.spans, 1), x, generator)
+        start = (_uniform((batch, self.spans, 1), x, generator) * (time - length + 1)).long()
+        position = torch.arange(time, device=x.device)
+        masked = ((position >= start) & (position < start + length)).any(dim=1)  # (batch, time)
+        return x.masked_fill(masked[:, None, :], 0.0)
+
+
+TRANSFORMS: dict[str, type] = {
+    "amplitude_scale": AmplitudeScale,
+    "gaussian_noise": GaussianNoise,
+    "channel_dropout": ChannelDropout,
+    "electrode_rotation": ElectrodeRotation,
+    "time_shift": TimeShift,
+    "time_mask": TimeMask,
+}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Transforms applied one after the other to (batch, channels, time)."""
+
+    transforms: tuple[Transform, ...]
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        for transform in self.transforms:
+            x = transform(x, generator)
+        return x
+
+
+def make_augmentation(named: Mapping[str, Mapping[str, Any] | None] | None) -> Augmentation | None:
+    """`{"gaussian_noise": {"std": 0.1}, ...}` -> an `Augmentation` in that order; None for none.
+
+    Raises:
+        ValueError: an unknown transform or parameter, or a value outside its range.
+    """
+    if not named:
+        return None
+    transforms = []
+    for name, parameters in named.items():
+        if name not in TRANSFORMS:
+            raise ValueError(f"unknown augmentation {name!r}; choose from {', '.join(TRANSFORMS)}")
+        known = [field.name for field in fields(TRANSFORMS[name])]
+        unknown = sorted(set(parameters or {}) - set(known))
+        if unknown:
+            raise ValueError(f"augmentation {name} has no parameter {unknown[0]!r}; it has {', '.join(known)}")
+        transforms.append(TRANSFORMS[name](**(parameters or {})))
+    return Augmentation(tuple(transforms))

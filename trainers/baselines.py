@@ -1,0 +1,116 @@
+"""Two classical baselines on time-domain features: what a user would pick without a neural network.
+
+The features are Hudgins' set (Hudgins, Parker & Scott 1993) with RMS and log variance, computed per channel on the same
+windows the network sees. Both classifiers are fitted on the same training split and scored with the same metrics.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from trainers.metrics import classification_metrics
+
+FEATURE_NAMES = (
+    "mean_absolute_value",
+    "root_mean_square",
+    "waveform_length",
+    "zero_crossings",
+    "slope_sign_changes",
+    "log_variance",
+)
+RANDOM_FOREST_TREES = 300
+_CHUNK = 4096  # windows per step: bounds the temporaries to a few hundred MB for 16 channels of 1000 samples
+
+
+def time_domain_features(windows: np.ndarray) -> np.ndarray:
+    """(windows, channels, time) -> (windows, 6 * channels) float32, feature-major in the order of `FEATURE_NAMES`.
+
+    Waveform length is per sample step, zero crossings and slope-sign changes are fractions of the steps, so windows of
+    different lengths are comparable. A zero or a plateau between two signs is no crossing.
+
+    Raises:
+        ValueError: not three axes, or fewer than three samples.
+    """
+    windows = np.asarray(windows)
+    if windows.ndim != 3 or windows.shape[-1] < 3:
+        raise ValueError(f"windows must be (windows, channels, time) with at least 3 samples, got {windows.shape}")
+    chunks = [_features(windows[start : start + _CHUNK]) for start in range(0, len(windows), _CHUNK)]
+    return np.concatenate(chunks) if chunks else np.empty((0, len(FEATURE_NAMES) * windows.shape[1]), np.float32)
+
+
+def _features(x: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float32, copy=False)
+    slope = np.diff(x, axis=-1)
+    per_channel = (
+        np.abs(x).mean(axis=-1),
+        np.sqrt(np.square(x).mean(axis=-1)),
+        np.abs(slope).mean(axis=-1),
+        (x[..., 1:] * x[..., :-1] < 0).mean(axis=-1),
+        (slope[..., 1:] * slope[..., :-1] < 0).mean(axis=-1),
+        np.log(x.var(axis=-1) + 1e-12),
+    )
+    return np.concatenate(per_channel, axis=-1).astype(np.float32)
+
+
+def make_classifiers(seed: int = 0, n_jobs: int | None = None) -> dict[str, Any]:
+    """The baselines by name, as unfitted scikit-learn estimators. LDA sees standardised features; trees need no scale."""
+    return {
+        "LDA": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
+        "Random forest": RandomForestClassifier(RANDOM_FOREST_TREES, random_state=seed, n_jobs=n_jobs),
+    }
+
+
+def run_baselines(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    num_labels: int,
+    test_subjects: Sequence[str] | None = None,
+    seed: int = 0,
+    n_jobs: int | None = -1,
+) -> dict[str, dict[str, Any]]:
+    """Fit both baselines on `train` and score them on `test`.
+
+    Args:
+        train, test: `(windows (n, channels, time), class ids (n,))`.
+        num_labels: number of classes of the task. A class that `train` lacks gets probability 0.
+        test_subjects: (n,) subject of each test window, for per-subject scores.
+        seed: of the random forest.
+        n_jobs: processes of the random forest; -1 for all cores.
+
+    Returns:
+        Per baseline: `classification_metrics` plus `fit_seconds` and `predict_seconds` (features excluded) and
+        `feature_seconds` (shared by both).
+
+    Raises:
+        ValueError: `train` holds fewer than two classes.
+    """
+    x_train, y_train = train
+    x_test, y_test = test
+    if len(np.unique(y_train)) < 2:
+        raise ValueError("the training split holds fewer than two classes: check the labels and the split")
+    started = time.perf_counter()
+    train_features, test_features = time_domain_features(x_train), time_domain_features(x_test)
+    feature_seconds = time.perf_counter() - started
+
+    results = {}
+    for name, classifier in make_classifiers(seed, n_jobs).items():
+        started = time.perf_counter()
+        classifier.fit(train_features, y_train)
+        fitted = time.perf_counter()
+        probabilities = np.zeros((len(y_test), num_labels))
+        probabilities[:, classifier.classes_] = classifier.predict_proba(test_features)
+        results[name] = {
+            **classification_metrics(probabilities, y_test, test_subjects, probabilities=True),
+            "feature_seconds": round(feature_seconds, 3),
+            "fit_seconds": round(fitted - started, 3),
+            "predict_seconds": round(time.perf_counter() - fitted, 3),
+        }
+    return results

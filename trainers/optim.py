@@ -1,0 +1,227 @@
+"""Optimisation shared by every kind of training: layer-wise learning-rate decay, weight averaging, and the `Trainer`
+that uses both.
+
+The schedules are the library's own: `lr_scheduler_type: cosine_with_min_lr` with `lr_scheduler_kwargs: {min_lr: ...}`
+and a fractional `warmup_steps`. Its minimum is a ratio of the peak, so every layer decays to the same fraction of its
+own peak.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Trainer, TrainerCallback
+
+from trainers.augmentation import Augmentation
+
+WEIGHT_AVERAGE_FILE = "weight_average.safetensors"
+
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:patch_embedding|mask_token)(?:\.|$)")
+
+
+def layer_index(name: str, num_layers: int) -> int:
+    """Depth of a parameter: 0 for the patch embedding and mask token, 1..num_layers for the encoder layers, and
+    num_layers + 1 for everything above them (final norm and heads)."""
+    layer = _LAYER.search(name)
+    if layer:
+        return int(layer.group(1)) + 1
+    return 0 if _EMBEDDING.search(name) else num_layers + 1
+
+
+def layer_wise_parameter_groups(
+    model: nn.Module, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Optimizer groups with `lr = learning_rate * layer_decay ** (top - depth)`; the head is the top, with factor 1.
+
+    Biases, norms (anything with one axis) and the mask token get no weight decay. Frozen parameters are left out. The
+    head's group comes first, so the learning rate the `Trainer` logs is the peak one.
+
+    Raises:
+        ValueError: `layer_decay` outside (0, 1], or nothing to train.
+    """
+    if not 0.0 < layer_decay <= 1.0:
+        raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}; 1 gives every layer the same learning rate")
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not trainable:
+        raise ValueError("no trainable parameter is left: every layer, the head included, is frozen")
+    layers = [int(found.group(1)) for name, _ in model.named_parameters() if (found := _LAYER.search(name))]
+    num_layers = max(layers, default=-1) + 1
+
+    members: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in trainable:
+        decays = parameter.ndim > 1 and not name.endswith("mask_token")
+        members[layer_index(name, num_layers), decays].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate * layer_decay ** (num_layers + 1 - depth),
+            "weight_decay": weight_decay if decays else 0.0,
+            "layer": depth,
+        }
+        for (depth, decays), parameters in sorted(members.items(), key=lambda item: item[0], reverse=True)
+    ]
+
+
+class WeightAverage:
+    """Exponential moving average of the trainable weights.
+
+    The decay warms up as (1 + step) / (10 + step), so that short runs are not held back by the initial weights.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        if not 0.0 < decay < 1.0:
+            raise ValueError(f"ema_decay must be in (0, 1), got {decay}")
+        self.decay = decay
+        self.values = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        weights = dict(model.named_parameters())
+        torch._foreach_lerp_(list(self.values.values()), [weights[n].detach() for n in self.values], 1.0 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if name in self.values:
+                parameter.copy_(self.values[name])
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Inside the block `model` holds the average; afterwards its own weights again."""
+        raw = {n: p.detach().clone() for n, p in model.named_parameters() if n in self.values}
+        self.copy_to(model)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if name in raw:
+                        parameter.copy_(raw[name])
+
+    def save(self, folder: str | Path) -> None:
+        save_file(self.values, Path(folder) / WEIGHT_AVERAGE_FILE)
+
+    def load(self, folder: str | Path) -> None:
+        stored = load_file(Path(folder) / WEIGHT_AVERAGE_FILE)
+        for name, value in self.values.items():
+            value.copy_(stored[name])
+
+
+class _UpdateAverage(TrainerCallback):
+    def __init__(self, trainer: LayerwiseTrainer):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.weight_average.update(self.trainer.model, state.global_step)
+
+
+class LayerwiseTrainer(Trainer):
+    """`Trainer` with layer-wise learning rates, train-time augmentation and weight averaging.
+
+    Args:
+        layer_decay: factor between the learning rates of neighbouring layers.
+        augmentation: applied to `input_values` on the training device. Its generator is seeded from the run's seed, the
+            process and the step, so a resumed run draws what the uninterrupted run would have drawn.
+        ema_decay: if set, the averaged weights are what is evaluated and what the best model is loaded with;
+            checkpoints keep the raw weights, from which training resumes, with the average beside them.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        layer_decay: float = 1.0,
+        augmentation: Augmentation | None = None,
+        ema_decay: float | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.layer_decay = layer_decay
+        self.augmentation = augmentation
+        self.weight_average = None if ema_decay is None else WeightAverage(self.model, ema_decay)
+        self._draws: tuple[int, int] = (-1, 0)  # (optimizer step, micro-batches augmented in it)
+        if self.weight_average is not None:
+            self.add_callback(_UpdateAverage(self))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            groups = layer_wise_parameter_groups(
+                model, self.args.learning_rate, self.args.weight_decay, self.layer_decay
+            )
+            optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(groups, **optimizer_kwargs)
+        return self.optimizer
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        if self.augmentation is not None:
+            inputs = self._prepare_inputs(inputs)
+            values = inputs["input_values"]
+            inputs = {**inputs, "input_values": self.augmentation(values, self._step_generator(values.device))}
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _step_generator(self, device: torch.device) -> torch.Generator:
+        step = self.state.global_step
+        micro_batch = self._draws[1] + 1 if self._draws[0] == step else 0
+        self._draws = (step, micro_batch)
+        # Fields of one 63-bit number, so that no two draws of a run share a seed.
+        seed = ((self.args.seed % 2**15) << 48) | ((self.args.process_index % 2**10) << 38) | (micro_batch % 2**8) << 30
+        return torch.Generator(device).manual_seed(seed | step % 2**30)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any):
+        with self.weight_average.applied(self.model) if self.weight_average else nullcontext():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
+        if self.weight_average is not None and self.args.should_save:
+            self.weight_average.save(output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.weight_average is not None:
+            self.weight_average.load(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        if self.weight_average is not None:
+            self.weight_average.load(self.state.best_model_checkpoint)
+            self.weight_average.copy_to(self.model)
+            self.weight_average = None  # the model itself now holds it
+            self.pop_callback(_UpdateAverage)
+
+
+def classification_loss(
+    label_smoothing: float = 0.0, class_weights: torch.Tensor | None = None
+) -> Callable[..., torch.Tensor]:
+    """Cross-entropy for `Trainer(compute_loss_func=...)`: `class_weights` (classes,) average 1 over the training windows.
+
+    With gradient accumulation the sum is divided by the windows of the whole accumulated batch.
+    """
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        logits = outputs["logits"].float()
+        weight = None if class_weights is None else class_weights.to(logits.device)
+        total = nn.functional.cross_entropy(
+            logits, labels, weight=weight, reduction="sum", label_smoothing=label_smoothing
+        )
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
+
+
+def balanced_class_weights(labels: torch.Tensor, num_labels: int) -> torch.Tensor:
+    """(windows,) class ids -> (num_labels,) float32, inversely proportional to the class frequency; their average over
+    the windows is 1. A class without windows gets 0."""
+    counts = torch.bincount(labels, minlength=num_labels).float()
+    present = counts > 0
+    return torch.where(present, counts.sum() / (present.sum() * counts.clamp(min=1)), torch.zeros(()))

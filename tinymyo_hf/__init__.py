@@ -1,0 +1,45 @@
+"""tinymyo-hf: surface-EMG models for the Hugging Face ecosystem.
+
+Importing the package registers its models with the Auto classes and its pipelines with `pipeline(...)`.
+"""
+
+import importlib
+import sys
+from pathlib import PurePath
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "TINYMYO_PRESETS": "tinymyo.configuration_tinymyo",
+    "TinyMyoConfig": "tinymyo.configuration_tinymyo",
+    "TinyMyoFeatureExtractor": "tinymyo.feature_extraction_tinymyo",
+    "TinyMyoForPreTraining": "tinymyo.modeling_tinymyo",
+    "TinyMyoForRegression": "tinymyo.modeling_tinymyo",
+    "TinyMyoForSequenceClassification": "tinymyo.modeling_tinymyo",
+    "TinyMyoModel": "tinymyo.modeling_tinymyo",
+    "EmgClassificationPipeline": "pipelines",
+    "SignalError": "signal",
+}
+__all__ = [*_PUBLIC, "register"]
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])
+
+
+def register() -> None:
+    """Registers the family with the Auto classes and the pipelines of transformers. Safe to call again."""
+    from tinymyo_hf import registration
+
+    registration.register()
+
+
+# The console command shows its help without loading torch; its subcommands register when they need the models.
+if PurePath(sys.argv[0] if sys.argv else "").stem != "tinymyo":
+    register()

@@ -1,0 +1,1 @@
+"""TinyMyo: configuration, model, feature extractor, converter of published checkpoints."""

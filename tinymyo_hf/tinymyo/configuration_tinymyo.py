@@ -1,0 +1,115 @@
+"""Configuration of the TinyMyo encoder and its heads, and the named presets as data."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+
+@strict
+class TinyMyoConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`TinyMyoModel`] and its heads. The defaults are the published encoder ("TinyMyo: a Tiny
+    Foundation Model for Flexible EMG Signal Processing at the Edge", section 3.1 and Table 1).
+
+    Args:
+        hidden_size (`int`, defaults to 192): Width of the tokens; a multiple of `num_attention_heads`.
+        num_hidden_layers (`int`, defaults to 8): Number of pre-norm transformer blocks.
+        num_attention_heads (`int`, defaults to 3): Attention heads per block (64 dimensions each).
+        intermediate_size (`int`, defaults to 768): Width of the feed-forward layer.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward layer (exact GELU).
+        patch_size (`int`, defaults to 20): Samples of one channel that make one token; windows are multiples of it.
+        num_channels (`int`, defaults to 16): Electrodes the head was built for. The encoder itself takes any number;
+            only heads with `channel_fusion="concat"` depend on it.
+        position_embedding_type (`"rope"` or `"none"`, defaults to `"rope"`): Rotary positions over the flattened token
+            index (channel * patches + patch), as the paper describes, or none. The implementation released with the
+            paper rotates along the head axis, which cancels in the attention scores: checkpoints trained with it
+            behave as `"none"`.
+        rope_parameters (`dict`, *optional*): `{"rope_type": "default", "rope_theta": 10000.0}` by default.
+        hidden_dropout_prob (`float`, defaults to 0.1): Dropout after the attention projection and in the feed-forward.
+        attention_probs_dropout_prob (`float`, defaults to 0.1): Dropout of the attention probabilities.
+        drop_path_rate (`float`, defaults to 0.1): Stochastic depth, the same rate in every block.
+        layer_norm_eps (`float`, defaults to 1e-5): Epsilon of the layer norms.
+        initializer_range (`float`, defaults to 0.02): Standard deviation (and clip) of the mask token's initial values.
+        channel_fusion (`"concat"` or `"mean"`, defaults to `"concat"`): How the heads join the channels.
+        mask_ratio (`float`, defaults to 0.5): Share of the tokens that [`TinyMyoForPreTraining`] masks.
+        visible_loss_weight (`float`, defaults to 0.1): Weight of the visible tokens' reconstruction loss.
+        regression_hidden_size (`int`, defaults to 256): Width of the regression head.
+        target_length (`int`, *optional*): Frames that [`TinyMyoForRegression`] predicts per window; by default one
+            per input sample.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassFieldValidationError: a field has the wrong type.
+        huggingface_hub.errors.StrictDataclassClassValidationError: fields contradict each other (for example
+            `hidden_size` is not a multiple of `num_attention_heads`).
+    """
+
+    model_type = "tinymyo"
+
+    hidden_size: int = 192
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 3
+    intermediate_size: int = 768
+    hidden_act: str = "gelu"
+    patch_size: int = 20
+    num_channels: int = 16
+    position_embedding_type: Literal["rope", "none"] = "rope"
+    rope_parameters: dict | None = None
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    drop_path_rate: float | int = 0.1
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+    channel_fusion: Literal["concat", "mean"] = "concat"
+    mask_ratio: float | int = 0.5
+    visible_loss_weight: float | int = 0.1
+    regression_hidden_size: int = 256
+    target_length: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.rope_parameters is None:
+            self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Checks that the fields fit together (called by the strict dataclass after construction)."""
+        for field in (
+            "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size",
+            "num_channels", "regression_hidden_size",
+        ):  # fmt: skip
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
+        if self.target_length is not None and self.target_length < 1:
+            raise ValueError(f"target_length must be at least 1 or None, got {self.target_length}.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads}): choose a width such as "
+                f"{-(-self.hidden_size // self.num_attention_heads) * self.num_attention_heads}."
+            )
+        if self.position_embedding_type == "rope":
+            head_size = self.hidden_size // self.num_attention_heads
+            if head_size % 2:
+                raise ValueError(
+                    f"Rotary positions rotate pairs: hidden_size / num_attention_heads must be even, got {head_size}. "
+                    'Change the width or set position_embedding_type="none".'
+                )
+            if self.rope_parameters.get("rope_type", "default") != "default":
+                raise ValueError(
+                    f'rope_parameters["rope_type"] must be "default", got {self.rope_parameters["rope_type"]!r}.'
+                )
+        for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "mask_ratio"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)}.")
+
+
+# Named variants of the paper: keyword arguments of TinyMyoConfig. `num_labels` of a regression is its outputs.
+TINYMYO_PRESETS: dict[str, dict[str, Any]] = {
+    "tinymyo-base": {},
+    "tinymyo-ninapro-db5": {"num_channels": 16, "num_labels": 53},
+    "tinymyo-epn612": {"num_channels": 8, "num_labels": 6},
+    "tinymyo-uci-emg": {"num_channels": 8, "num_labels": 6},
+    "tinymyo-ninapro-db8": {"num_channels": 16, "num_labels": 5},
+}
+
+__all__ = ["TINYMYO_PRESETS", "TinyMyoConfig"]

@@ -1,0 +1,102 @@
+"""What the binary formats of recordings hold, as named numpy arrays; `tinymyo_hf.recordings` gives them a meaning.
+
+Nothing here loads pickled objects. A reader raises whatever its library raises; the caller turns that into one error.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Variables = dict[str, np.ndarray]
+
+
+def read_npy(path: Path) -> Variables:
+    """The one array of the file under the name "array", or its fields if it is structured."""
+    variables: Variables = {}
+    _collect(variables, "array", np.load(path, allow_pickle=False))
+    return variables
+
+
+def read_npz(path: Path) -> Variables:
+    """Every numeric array of the archive."""
+    variables: Variables = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for name in archive.files:
+            try:
+                _collect(variables, name, archive[name])
+            except ValueError as error:
+                if "allow_pickle" not in str(error):  # a member of Python objects is passed over, damage is not
+                    raise
+    return variables
+
+
+def read_mat(path: Path) -> Variables:
+    """Numeric variables of a MATLAB file, any version; members of structs are named "struct/member"."""
+    import scipy.io
+
+    try:
+        content = scipy.io.loadmat(path, simplify_cells=True)
+    except NotImplementedError:  # version 7.3 is HDF5 with the axes of every array reversed
+        return {name: array.T for name, array in read_hdf5(path).items()}
+    variables: Variables = {}
+    for name, value in content.items():
+        if not name.startswith("__"):
+            _collect(variables, name, value)
+    return variables
+
+
+def read_hdf5(path: Path) -> Variables:
+    """Numeric datasets by their path, fields of compound ones as "dataset/field", and scalar attributes likewise."""
+    import h5py
+
+    variables: Variables = {}
+
+    def visit(name: str, item: Any) -> None:
+        for attribute, value in item.attrs.items():
+            if np.size(value) == 1:
+                _collect(variables, f"{name}/{attribute}".lstrip("/"), value)
+        # MATLAB keeps texts as numbers; "#refs#" are the bodies of its cells.
+        if isinstance(item, h5py.Dataset) and item.attrs.get("MATLAB_class") != b"char" and not name.startswith("#"):
+            _collect(variables, name, item[()])
+
+    with h5py.File(path, "r") as file:
+        visit("", file)
+        file.visititems(visit)  # does not follow soft or external links: nothing outside the file is read
+    return variables
+
+
+def read_parquet(path: Path) -> tuple[Variables, float | None]:
+    """Columns by name (object arrays where they are not numbers), and the schema's `sampling_rate` entry if any."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.ParquetFile(path).read()
+    rate = (table.schema.metadata or {}).get(b"sampling_rate")
+    columns = {name: table.column(i).to_numpy() for i, name in enumerate(table.column_names)}
+    return columns, None if rate is None else float(rate)
+
+
+ARRAY_READERS: dict[str, Callable[[Path], Variables]] = {
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".mat": read_mat,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+}
+
+
+def _collect(variables: Variables, name: str, value: Any) -> None:
+    """Add `value`, or what it is made of, to `variables` where it is numeric."""
+    if isinstance(value, dict):
+        for member, inner in value.items():
+            _collect(variables, f"{name}/{member}", inner)
+        return
+    if isinstance(value, (list, str, bytes)):
+        return
+    array = np.asarray(value)
+    if array.dtype.names:
+        for field in array.dtype.names:
+            _collect(variables, f"{name}/{field}", array[field])
+    elif array.dtype.kind in "fiub":
+        variables[name] = array

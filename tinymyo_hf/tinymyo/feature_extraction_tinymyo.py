@@ -162,19 +162,14 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
             raise SignalError(f"{name}: its values (up to {np.abs(x).max():g}) overflow; rescale them, to volts say")
         return processed
 
-    def windows(
-        self, processed: np.ndarray, window_length: int | None = None, stride: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def windows(self, processed: np.ndarray, name: str = "recording") -> tuple[np.ndarray, np.ndarray]:
         """Cut a preprocessed recording (channels, time); normalise each window where that is the scope.
-
-        `window_length` and `stride` (samples) replace the extractor's own where given.
 
         Returns:
             float32 windows (windows, channels, window_length), a read-only view unless normalised by window, and the
             first sample of each, int64 (windows,). The samples after the last full window are left out.
         """
-        window_length = self.window_length if window_length is None else window_length
-        windows, starts = sliding_windows(processed, window_length, self.stride if stride is None else stride)
+        windows, starts = sliding_windows(processed, self.window_length, self.stride, name)
         return self.normalize_windows(windows), starts
 
     def normalize_windows(self, windows: np.ndarray) -> np.ndarray:
@@ -214,7 +209,7 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
         else:
             arrays = [self.preprocess(r, sampling_rate, n) for r, n in zip(recordings, names, strict=True)]
         if windowed:
-            arrays = [window for array in arrays for window in self.windows(array)[0]]
+            arrays = [w for a, name in zip(arrays, names, strict=True) for w in self.windows(a, name)[0]]
         elif not preprocessed:
             arrays = [self.normalize_windows(array) for array in arrays]
         return self._batch(arrays, bool(padding), return_tensors)

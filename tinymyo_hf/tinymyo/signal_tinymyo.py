@@ -203,12 +203,15 @@ def resample(x: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
     return np.ascontiguousarray(y[..., :length]).astype(x.dtype, copy=False)
 
 
-def sliding_windows(x: np.ndarray, window_length: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+def sliding_windows(
+    x: np.ndarray, window_length: int, stride: int, name: str = "recording"
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut (channels, time) into overlapping windows without copying.
 
     Args:
         x: (channels, time).
         window_length, stride: in samples, positive. The samples after the last full window are left out.
+        name: what to call the recording in error messages.
 
     Returns:
         A read-only view (windows, channels, window_length) and the first sample of each window, int64 (windows,).
@@ -217,7 +220,7 @@ def sliding_windows(x: np.ndarray, window_length: int, stride: int) -> tuple[np.
     samples = x.shape[-1]
     if samples < window_length:
         raise SignalError(
-            f"recording: {samples} samples, shorter than one window of window_length={window_length}; "
+            f"{name}: {samples} samples, shorter than one window of window_length={window_length}; "
             "use a longer recording or a model with shorter windows"
         )
     windows = np.lib.stride_tricks.sliding_window_view(x, window_length, axis=-1)[:, ::stride]

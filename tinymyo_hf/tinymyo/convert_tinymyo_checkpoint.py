@@ -1,0 +1,376 @@
+"""Convert checkpoints of the released TinyMyo implementation to native ones.
+
+`convert_checkpoint` writes a folder that `from_pretrained` loads; `measure_position_embeddings` tells which kind of
+positions a checkpoint works with. Sources are safetensors or Lightning .ckpt files, with or without a `model.` prefix,
+of the bare encoder or with one of the three heads. Nothing is unpickled beyond tensors.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from tinymyo_hf.recordings import read_recording
+from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
+from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
+from tinymyo_hf.tinymyo.modeling_tinymyo import (
+    TinyMyoForPreTraining,
+    TinyMyoForRegression,
+    TinyMyoForSequenceClassification,
+    TinyMyoModel,
+    TinyMyoPreTrainedModel,
+)
+
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+
+# Reference name -> native name, below the prefix `model.` of the one and `tinymyo.` of the other.
+ENCODER_NAMES = {
+    "patch_embedding.patch_embed.proj": "patch_embedding",
+    "blocks.{i}.norm1": "layers.{i}.norm1",
+    "blocks.{i}.attn.qkv": "layers.{i}.attention.qkv",
+    "blocks.{i}.attn.proj": "layers.{i}.attention.proj",
+    "blocks.{i}.norm2": "layers.{i}.norm2",
+    "blocks.{i}.mlp.fc1": "layers.{i}.mlp.fc1",
+    "blocks.{i}.mlp.fc2": "layers.{i}.mlp.fc2",
+    "norm": "norm",
+}
+HEAD_NAMES = {
+    TinyMyoForPreTraining: {"model_head.decoder_pred": "decoder"},
+    TinyMyoForSequenceClassification: {"model_head.classifier": "classifier"},
+    TinyMyoForRegression: {
+        "model_head.regressor.0": "regressor.conv1",
+        "model_head.regressor.3": "regressor.depthwise",
+        "model_head.regressor.5": "regressor.conv2",
+    },
+    TinyMyoModel: {},
+}
+# The keys that the configuration is read off, and how many dimensions they have.
+SHAPE_GIVING_KEYS = {
+    "patch_embedding.patch_embed.proj.weight": 4,
+    "blocks.0.mlp.fc1.weight": 2,
+    "model_head.classifier.weight": 2,
+    "model_head.regressor.0.weight": 3,
+    "model_head.regressor.5.weight": 3,
+}
+
+
+class ConversionError(ValueError):
+    """A checkpoint that cannot be converted; the message names file, keys and the fix."""
+
+
+def convert_checkpoint(
+    source: str | Path,
+    output_dir: str | Path,
+    *,
+    position_embedding_type: str = "rope",
+    num_attention_heads: int = 3,
+    num_channels: int | None = None,
+    target_length: int | None = None,
+    feature_extractor: TinyMyoFeatureExtractor | None = None,
+) -> TinyMyoPreTrainedModel:
+    """Write `source` to `output_dir` as a native checkpoint with its `preprocessor_config.json`.
+
+    Args:
+        source: .safetensors, or a .ckpt / .pt / .pth / .bin of tensors (a Lightning checkpoint's `state_dict`).
+        output_dir: must not exist, or be empty. It appears whole or not at all.
+        position_embedding_type: "rope" or "none"; shapes do not tell (see `measure_position_embeddings`).
+        num_attention_heads: heads per block; shapes do not tell.
+        num_channels: electrodes, where shapes do not tell (no head, pretraining, mean fusion; 16 by default).
+        target_length: frames per window of a regression head; by default one per input sample.
+        feature_extractor: what to save as preprocessing; by default `default_feature_extractor` of the model.
+
+    Returns:
+        The converted model, in evaluation mode.
+
+    Raises:
+        ConversionError: unreadable source, missing or unexpected keys, shapes that do not fit, occupied output.
+    """
+    output_dir = Path(output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise ConversionError(f"{output_dir}: exists already and is not an empty folder; remove it or choose another")
+    model = load_reference_model(
+        source,
+        position_embedding_type=position_embedding_type,
+        num_attention_heads=num_attention_heads,
+        num_channels=num_channels,
+        target_length=target_length,
+    )
+    feature_extractor = feature_extractor or default_feature_extractor(model)
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.incomplete-", dir=output_dir.parent))
+    try:
+        model.save_pretrained(unfinished)
+        feature_extractor.save_pretrained(unfinished)
+        unfinished.chmod(0o755)  # mkdtemp makes it private
+        if output_dir.exists():
+            output_dir.rmdir()
+        os.replace(unfinished, output_dir)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return model
+
+
+def load_reference_model(
+    source: str | Path,
+    *,
+    position_embedding_type: str = "rope",
+    num_attention_heads: int = 3,
+    num_channels: int | None = None,
+    target_length: int | None = None,
+) -> TinyMyoPreTrainedModel:
+    """The native model of a reference checkpoint, in evaluation mode; arguments as in `convert_checkpoint`."""
+    source = Path(source)
+    tensors = _read_tensors(source)
+    model_class = _head_of(source, tensors)
+    names = _native_names(tensors, model_class)
+    optional = set() if model_class is TinyMyoForPreTraining else {"mask_token"}  # used in pretraining only
+    missing, unexpected = sorted(names.keys() - tensors.keys()), sorted(tensors.keys() - names.keys() - optional)
+    if missing or unexpected:
+        raise ConversionError(
+            f"{source}: the keys are not those of a TinyMyo checkpoint{_list('missing', missing)}"
+            f"{_list('unexpected', unexpected)}; check that the file is complete and of this model"
+        )
+    fields = _fields_from_shapes(source, tensors, model_class, num_channels)
+    try:
+        config = TinyMyoConfig(
+            position_embedding_type=position_embedding_type,
+            num_attention_heads=num_attention_heads,
+            target_length=target_length,
+            **fields,
+        )
+    except StrictDataclassError as error:
+        raise ConversionError(f"{source}: {error}") from error
+    model = model_class(config)
+    state = {names[key]: tensor.float() for key, tensor in tensors.items() if key in names}
+    _load_state(source, model, state)
+    return model.eval()
+
+
+def default_feature_extractor(model: TinyMyoPreTrainedModel) -> TinyMyoFeatureExtractor:
+    """Preprocessing as published. Window and rate are not in a checkpoint: these are the published ones.
+
+    Pretraining and the bare encoder: 2 kHz, 20-450 Hz, min-max per window. Classification and regression: 200 Hz,
+    20-90 Hz, z-score per recording. Windows of 50 patches (1000 samples).
+    """
+    patch_size = model.config.patch_size
+    if isinstance(model, (TinyMyoForPreTraining, TinyMyoModel)):
+        return _pretraining_feature_extractor(2000, patch_size)
+    channels = model.config.num_channels if model.config.channel_fusion == "concat" else None
+    return TinyMyoFeatureExtractor(
+        feature_size=channels, window_length=50 * patch_size, stride=25 * patch_size, patch_size=patch_size
+    )
+
+
+def measure_position_embeddings(
+    source: str | Path,
+    recording: str | Path | np.ndarray,
+    *,
+    sampling_rate: float | None = None,
+    num_attention_heads: int = 3,
+    max_windows: int = 64,
+    seed: int = 0,
+    **read_options,
+) -> dict[str, float]:
+    """Masked reconstruction loss of a pretraining checkpoint on a recording, under both kinds of positions.
+
+    The kind that a checkpoint was trained with gives the lower loss.
+
+    Args:
+        source: a reference checkpoint with the pretraining head.
+        recording: a file (see `tinymyo_hf.recordings.read_recording`, which gets `read_options`) or an array
+            (channels, time).
+        sampling_rate: Hz, where the file does not state it.
+        num_attention_heads: as in `convert_checkpoint`.
+        max_windows: at most this many windows, evenly spread over the recording.
+        seed: of the masks, which are the same for both kinds.
+
+    Returns:
+        {"rope": loss, "none": loss}: smooth L1 over masked tokens, input min-max normalised per window.
+    """
+    name = "recording"
+    if isinstance(recording, (str, Path)):
+        name = str(recording)
+        read = read_recording(recording, sampling_rate=sampling_rate, **read_options)
+        recording, sampling_rate = read.signal, read.sampling_rate
+    if sampling_rate is None:
+        raise ConversionError(f"{name}: its sampling rate is not known; pass sampling_rate (in Hz)")
+    losses = {}
+    for kind in ("rope", "none"):
+        model = load_reference_model(source, position_embedding_type=kind, num_attention_heads=num_attention_heads)
+        if not isinstance(model, TinyMyoForPreTraining):
+            raise ConversionError(f"{source}: has no pretraining head, without which no reconstruction can be measured")
+        extractor = _pretraining_feature_extractor(sampling_rate, model.config.patch_size)
+        windows, _ = extractor.windows(extractor.preprocess(recording, sampling_rate, name))
+        chosen = np.linspace(0, len(windows) - 1, min(max_windows, len(windows))).astype(int)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            one_by_one = [
+                model(torch.from_numpy(window)[None], generator=generator).masked_loss.item()
+                for window in windows[chosen]
+            ]
+        losses[kind] = float(np.mean(one_by_one))
+    return losses
+
+
+def _pretraining_feature_extractor(sampling_rate: float, patch_size: int) -> TinyMyoFeatureExtractor:
+    nyquist = sampling_rate / 2
+    return TinyMyoFeatureExtractor(
+        sampling_rate=sampling_rate,
+        band_pass=(20.0, min(450.0, 0.9 * nyquist)) if nyquist > 25 else None,
+        notch_frequencies=(50.0,) if nyquist > 50 else (),
+        normalization="minmax",
+        normalization_scope="window",
+        window_length=50 * patch_size,
+        stride=25 * patch_size,
+        patch_size=patch_size,
+    )
+
+
+def _read_tensors(source: Path) -> dict[str, torch.Tensor]:
+    if not source.is_file():
+        raise ConversionError(f"{source}: no such file; give a .safetensors or .ckpt file")
+    if source.suffix == ".safetensors":
+        tensors = _read_safetensors(source)
+    elif source.suffix in PICKLE_SUFFIXES:
+        tensors = _read_pickle(source)
+    else:
+        raise ConversionError(f"{source}: give a file ending in .safetensors or {', '.join(PICKLE_SUFFIXES)}")
+    if any(key.startswith("model.") for key in tensors):
+        tensors = {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
+    broken = sorted(key for key, tensor in tensors.items() if not torch.isfinite(tensor).all())
+    if broken:
+        raise ConversionError(f"{source}: NaN or infinite weights{_list('in', broken)}; the training diverged")
+    return tensors
+
+
+def _read_safetensors(source: Path) -> dict[str, torch.Tensor]:
+    with open(source, "rb") as file:
+        start = file.read(2)
+    if start == b"PK" or start[:1] == b"\x80":
+        raise ConversionError(
+            f"{source}: a pickled checkpoint under the name of a safetensors file; rename it to end in .ckpt (only its "
+            "tensors will be read)"
+        )
+    try:
+        return load_file(source)
+    except SafetensorError as error:
+        raise ConversionError(f"{source}: not a whole safetensors file ({error}); download it again") from error
+
+
+def _read_pickle(source: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises almost anything on damaged files
+        raise ConversionError(
+            f"{source}: cannot be read as tensors alone ({type(error).__name__}); it is damaged, or holds other Python "
+            "objects, which are not loaded for safety: where it was trained, save its state_dict as safetensors"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content or not all(torch.is_tensor(v) for v in content.values()):
+        raise ConversionError(f"{source}: holds no state dict; give a checkpoint with the entry `state_dict`, or one")
+    return content
+
+
+def _head_of(source: Path, tensors: dict[str, torch.Tensor]) -> type[TinyMyoPreTrainedModel]:
+    found = [
+        model_class
+        for model_class, names in HEAD_NAMES.items()
+        if any(key.startswith(tuple(f"{name}." for name in names)) for key in tensors)
+    ]
+    if len(found) > 1:
+        raise ConversionError(f"{source}: has several heads ({', '.join(c.__name__ for c in found)}); keep one of them")
+    return found[0] if found else TinyMyoModel
+
+
+def _native_names(tensors: dict[str, torch.Tensor], model_class: type[TinyMyoPreTrainedModel]) -> dict[str, str]:
+    """Every reference key that a checkpoint with this head and number of blocks has -> its native key."""
+    prefix = "" if model_class is TinyMyoModel else "tinymyo."
+    modules = {reference: prefix + native for reference, native in ENCODER_NAMES.items()} | HEAD_NAMES[model_class]
+    names = {}
+    for reference, native in modules.items():
+        for i in range(_count_blocks(tensors) if "{i}" in reference else 1):
+            for kind in ("weight", "bias"):
+                names[f"{reference.format(i=i)}.{kind}"] = f"{native.format(i=i)}.{kind}"
+    if model_class is TinyMyoForPreTraining:
+        names["mask_token"] = "mask_token"
+    return names
+
+
+def _count_blocks(tensors: dict[str, torch.Tensor]) -> int:
+    indices = [int(match[1]) for key in tensors if (match := re.match(r"blocks\.(\d{1,3})\.", key))]
+    return max(indices, default=0) + 1
+
+
+def _fields_from_shapes(
+    source: Path,
+    tensors: dict[str, torch.Tensor],
+    model_class: type[TinyMyoPreTrainedModel],
+    num_channels: int | None,
+) -> dict[str, object]:
+    for key, dimensions in SHAPE_GIVING_KEYS.items():
+        if key in tensors and tensors[key].ndim != dimensions:
+            raise ConversionError(
+                f"{source}: {key} has shape {tuple(tensors[key].shape)} where {dimensions} dimensions are expected; "
+                "check that the file is of this model"
+            )
+    patch = tensors["patch_embedding.patch_embed.proj.weight"]
+    hidden_size = patch.shape[0]
+    fields = {
+        "hidden_size": hidden_size,
+        "patch_size": patch.shape[-1],
+        "num_hidden_layers": _count_blocks(tensors),
+        "intermediate_size": tensors["blocks.0.mlp.fc1.weight"].shape[0],
+    }
+    features = None
+    if model_class is TinyMyoForSequenceClassification:
+        fields["num_labels"], features = tensors["model_head.classifier.weight"].shape
+    elif model_class is TinyMyoForRegression:
+        fields["num_labels"] = tensors["model_head.regressor.5.weight"].shape[0]
+        fields["regression_hidden_size"], features = tensors["model_head.regressor.0.weight"].shape[:2]
+    if features is not None and features != hidden_size:
+        channels, rest = divmod(features, hidden_size)
+        if rest or num_channels not in (None, channels):
+            raise ConversionError(
+                f"{source}: the head takes {features} features, that is {features / hidden_size:g} channels of "
+                f"hidden_size {hidden_size}, but num_channels={num_channels}; leave num_channels out, or check the file"
+            )
+        num_channels = channels
+    elif features is not None:
+        fields["channel_fusion"] = "mean"
+    if num_channels is not None:
+        fields["num_channels"] = num_channels
+    return fields
+
+
+def _load_state(source: Path, model: TinyMyoPreTrainedModel, state: dict[str, torch.Tensor]) -> None:
+    """Copy the tensors in; a convolution over one patch and a mask token with extra axes lose them."""
+    wanted = model.state_dict()
+    for key in state:
+        if (key == "mask_token" or key.endswith("patch_embedding.weight")) and state[key].numel() == wanted[
+            key
+        ].numel():
+            state[key] = state[key].reshape(wanted[key].shape)
+    wrong = [
+        f"{key} {tuple(tensor.shape)} instead of {tuple(wanted[key].shape)}"
+        for key, tensor in state.items()
+        if tensor.shape != wanted[key].shape
+    ]
+    if wrong:
+        raise ConversionError(f"{source}: shapes that do not fit together{_list('in', wrong)}; check the file")
+    model.load_state_dict(state)
+
+
+def _list(what: str, items: list[str], most: int = 12) -> str:
+    if not items:
+        return ""
+    more = f", and {len(items) - most} more" if len(items) > most else ""
+    return f"; {what}: {', '.join(items[:most])}{more}"

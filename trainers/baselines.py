@@ -16,6 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from dataset_builders.torch_view import WindowDataset
 from trainers.metrics import classification_metrics
 
 FEATURE_NAMES = (
@@ -27,7 +28,7 @@ FEATURE_NAMES = (
     "log_variance",
 )
 RANDOM_FOREST_TREES = 300
-_CHUNK = 4096  # windows per step: bounds the temporaries to a few hundred MB for 16 channels of 1000 samples
+_CHUNK = 4096  # windows per step: a few hundred MB for 16 channels of 1000 samples, however large the corpus
 
 
 def time_domain_features(windows: np.ndarray) -> np.ndarray:
@@ -39,15 +40,9 @@ def time_domain_features(windows: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: not three axes, or fewer than three samples.
     """
-    windows = np.asarray(windows)
-    if windows.ndim != 3 or windows.shape[-1] < 3:
-        raise ValueError(f"windows must be (windows, channels, time) with at least 3 samples, got {windows.shape}")
-    chunks = [_features(windows[start : start + _CHUNK]) for start in range(0, len(windows), _CHUNK)]
-    return np.concatenate(chunks) if chunks else np.empty((0, len(FEATURE_NAMES) * windows.shape[1]), np.float32)
-
-
-def _features(x: np.ndarray) -> np.ndarray:
-    x = x.astype(np.float32, copy=False)
+    x = np.asarray(windows, dtype=np.float32)
+    if x.ndim != 3 or x.shape[-1] < 3:
+        raise ValueError(f"windows must be (windows, channels, time) with at least 3 samples, got {x.shape}")
     slope = np.diff(x, axis=-1)
     per_channel = (
         np.abs(x).mean(axis=-1),
@@ -60,8 +55,19 @@ def _features(x: np.ndarray) -> np.ndarray:
     return np.concatenate(per_channel, axis=-1).astype(np.float32)
 
 
+def features_and_labels(view: WindowDataset) -> tuple[np.ndarray, np.ndarray]:
+    """The features (windows, 6 * channels) and class ids (windows,) of a split, read in pieces."""
+    features, labels = [], []
+    for start in range(0, len(view), _CHUNK):
+        piece = view.hf_dataset.select(range(start, min(start + _CHUNK, len(view))))
+        windows, ids = WindowDataset(piece).arrays()
+        features.append(time_domain_features(windows))
+        labels.append(ids)
+    return np.concatenate(features), np.concatenate(labels)
+
+
 def make_classifiers(seed: int = 0, n_jobs: int | None = None) -> dict[str, Any]:
-    """The baselines by name, as unfitted scikit-learn estimators. LDA sees standardised features; trees need no scale."""
+    """The baselines by name, unfitted. LDA sees standardised features; trees need no scale."""
     return {
         "LDA": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
         "Random forest": RandomForestClassifier(RANDOM_FOREST_TREES, random_state=seed, n_jobs=n_jobs),
@@ -69,8 +75,8 @@ def make_classifiers(seed: int = 0, n_jobs: int | None = None) -> dict[str, Any]
 
 
 def run_baselines(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    train: WindowDataset,
+    test: WindowDataset,
     num_labels: int,
     test_subjects: Sequence[str] | None = None,
     seed: int = 0,
@@ -79,7 +85,7 @@ def run_baselines(
     """Fit both baselines on `train` and score them on `test`.
 
     Args:
-        train, test: `(windows (n, channels, time), class ids (n,))`.
+        train, test: the two splits, labelled.
         num_labels: number of classes of the task. A class that `train` lacks gets probability 0.
         test_subjects: (n,) subject of each test window, for per-subject scores.
         seed: of the random forest.
@@ -92,12 +98,10 @@ def run_baselines(
     Raises:
         ValueError: `train` holds fewer than two classes.
     """
-    x_train, y_train = train
-    x_test, y_test = test
+    started = time.perf_counter()
+    (train_features, y_train), (test_features, y_test) = features_and_labels(train), features_and_labels(test)
     if len(np.unique(y_train)) < 2:
         raise ValueError("the training split holds fewer than two classes: check the labels and the split")
-    started = time.perf_counter()
-    train_features, test_features = time_domain_features(x_train), time_domain_features(x_test)
     feature_seconds = time.perf_counter() - started
 
     results = {}

@@ -120,7 +120,7 @@ def classification_metrics(
         subjects: (windows,) names; adds `per_subject`, and the mean and std over subjects of the accuracy.
 
     Returns:
-        The `HEADLINE_METRICS`, `auroc_undefined_classes`, `confusion_matrix` (rows: truth) and `windows`, ready for JSON.
+        The `HEADLINE_METRICS`, `auroc_undefined_classes`, `confusion_matrix` (rows: truth) and `windows`; plain types.
 
     Raises:
         ValueError: no windows, a shape mismatch, labels outside the classes, or scores that are not finite.

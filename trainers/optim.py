@@ -49,7 +49,7 @@ def layer_wise_parameter_groups(
         ValueError: `layer_decay` outside (0, 1], or nothing to train.
     """
     if not 0.0 < layer_decay <= 1.0:
-        raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}; 1 gives every layer the same learning rate")
+        raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}; 1 treats every layer alike")
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not trainable:
         raise ValueError("no trainable parameter is left: every layer, the head included, is frozen")
@@ -191,6 +191,10 @@ class LayerwiseTrainer(Trainer):
         if self.weight_average is not None:
             self.weight_average.load(resume_from_checkpoint)
 
+    def load_best_model(self) -> None:
+        """Load the weights of the best checkpoint named by `self.state`, as the end of training does."""
+        self._load_best_model()
+
     def _load_best_model(self) -> None:
         super()._load_best_model()
         if self.weight_average is not None:
@@ -203,7 +207,7 @@ class LayerwiseTrainer(Trainer):
 def classification_loss(
     label_smoothing: float = 0.0, class_weights: torch.Tensor | None = None
 ) -> Callable[..., torch.Tensor]:
-    """Cross-entropy for `Trainer(compute_loss_func=...)`: `class_weights` (classes,) average 1 over the training windows.
+    """Cross-entropy for `Trainer(compute_loss_func=...)`; `class_weights` (classes,) average 1 over the windows.
 
     With gradient accumulation the sum is divided by the windows of the whole accumulated batch.
     """

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tinymyo_hf.mat_format import parse_mat
+
 Variables = dict[str, np.ndarray]
 
 
@@ -33,18 +35,11 @@ def read_npz(path: Path) -> Variables:
 
 
 def read_mat(path: Path) -> Variables:
-    """Numeric variables of a MATLAB file, any version; members of structs are named "struct/member"."""
-    import scipy.io
-
-    try:
-        content = scipy.io.loadmat(path, simplify_cells=True)
-    except NotImplementedError:  # version 7.3 is HDF5 with the axes of every array reversed
+    """Numeric variables of a MATLAB file of version 5 or later; members of structs are named "struct/member"."""
+    content = path.read_bytes()
+    if content.startswith(b"MATLAB 7.3"):  # HDF5 with the axes of every array reversed
         return {name: array.T for name, array in read_hdf5(path).items()}
-    variables: Variables = {}
-    for name, value in content.items():
-        if not name.startswith("__"):
-            _collect(variables, name, value)
-    return variables
+    return parse_mat(content)
 
 
 def read_hdf5(path: Path) -> Variables:
@@ -87,13 +82,7 @@ ARRAY_READERS: dict[str, Callable[[Path], Variables]] = {
 
 
 def _collect(variables: Variables, name: str, value: Any) -> None:
-    """Add `value`, or what it is made of, to `variables` where it is numeric."""
-    if isinstance(value, dict):
-        for member, inner in value.items():
-            _collect(variables, f"{name}/{member}", inner)
-        return
-    if isinstance(value, (list, str, bytes)):
-        return
+    """Add `value`, or the fields it is made of, to `variables` where it is numeric."""
     array = np.asarray(value)
     if array.dtype.names:
         for field in array.dtype.names:

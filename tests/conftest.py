@@ -1,17 +1,20 @@
 """Fixtures shared by the tests: one thread, no network, and where the real data and the parity fixtures lie."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 # Before any library that reads them at import is loaded.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="tinymyo-tests-hf-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 SHARED = (Path(__file__).parents[1] / "../shared").resolve()
 

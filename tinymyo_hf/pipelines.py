@@ -1,7 +1,4 @@
-"""Pipelines: `pipeline("emg-classification", model=...)`.
-
-Imports of the package are absolute: a saved pipeline then says which package it needs instead of copying half of it.
-"""
+"""Pipelines: `pipeline("emg-classification", model=...)`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +78,11 @@ class EmgClassificationPipeline(ChunkPipeline):
             if _is_nested_list(inputs):
                 inputs = np.asarray(inputs)
         return super().__call__(inputs, **kwargs)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save model and feature extractor. No code is copied: importing the package registers the pipeline."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.feature_extractor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(
         self,

@@ -1,0 +1,206 @@
+"""The converter: parity with the released implementation, and what it refuses."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tinymyo_hf import (
+    TinyMyoFeatureExtractor,
+    TinyMyoForPreTraining,
+    TinyMyoForRegression,
+    TinyMyoForSequenceClassification,
+    TinyMyoModel,
+)
+from tinymyo_hf.tinymyo.convert_tinymyo_checkpoint import (
+    ConversionError,
+    convert_checkpoint,
+    measure_position_embeddings,
+)
+
+FIXTURES = {
+    "cls_small_rand": (TinyMyoForSequenceClassification, {}),
+    "clsmean_small_rand": (TinyMyoForSequenceClassification, {"num_channels": 4}),
+    "pre_small_rand": (TinyMyoForPreTraining, {}),
+    "reg_small_rand": (TinyMyoForRegression, {"target_length": 40}),
+}
+
+
+def reference_state(head="classifier", hidden=12, layers=2, channels=4, patch=10):
+    """Random weights under the released implementation's names."""
+    shapes = {"mask_token": (1, 1, hidden), "norm.weight": (hidden,), "norm.bias": (hidden,)}
+    shapes["patch_embedding.patch_embed.proj.weight"] = (hidden, 1, 1, patch)
+    shapes["patch_embedding.patch_embed.proj.bias"] = (hidden,)
+    for i in range(layers):
+        for name, rows, columns in (
+            ("attn.qkv", 3 * hidden, hidden),
+            ("attn.proj", hidden, hidden),
+            ("mlp.fc1", 2 * hidden, hidden),
+            ("mlp.fc2", hidden, 2 * hidden),
+        ):
+            shapes[f"blocks.{i}.{name}.weight"], shapes[f"blocks.{i}.{name}.bias"] = (rows, columns), (rows,)
+        for name in ("norm1", "norm2"):
+            shapes[f"blocks.{i}.{name}.weight"] = shapes[f"blocks.{i}.{name}.bias"] = (hidden,)
+    if head == "classifier":
+        shapes["model_head.classifier.weight"], shapes["model_head.classifier.bias"] = (3, channels * hidden), (3,)
+    elif head == "decoder":
+        shapes["model_head.decoder_pred.weight"], shapes["model_head.decoder_pred.bias"] = (patch, hidden), (patch,)
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_outputs_equal_the_released_implementation(name, shared_dir, tmp_path):
+    model_class, options = FIXTURES[name]
+    source = shared_dir / "fixtures" / f"{name}.state.safetensors"
+    convert_checkpoint(source, tmp_path / "out", position_embedding_type="none", **options)
+    model = model_class.from_pretrained(tmp_path / "out")
+    expected = load_file(shared_dir / "fixtures" / f"{name}.io.safetensors")
+    with torch.no_grad():
+        latent = model.tinymyo(expected["input"]).last_hidden_state
+        if model_class is TinyMyoForPreTraining:
+            output = model(expected["input"], bool_masked_pos=expected["patch_mask"].bool())
+            assert abs(output.masked_loss - expected["loss_masked"]) <= 1e-5
+            assert abs(output.visible_loss - expected["loss_unmasked"]) <= 1e-5
+            result = output.reconstruction
+        else:
+            torch.testing.assert_close(latent, expected["latent"], atol=1e-5, rtol=0)
+            result = model(expected["input"]).logits
+    torch.testing.assert_close(result, expected["output"], atol=1e-5, rtol=0)
+
+
+def test_every_kind_of_source_gives_the_same_model(tmp_path):
+    state = reference_state()
+    prefixed = {f"model.{key}": value for key, value in state.items()}
+    lightning = {
+        "state_dict": prefixed,
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(3)}}}],
+        "hyper_parameters": {"lr": 1e-3},
+        "epoch": 3,
+    }
+    save_file(state, tmp_path / "bare.safetensors")
+    save_file(prefixed, tmp_path / "prefixed.safetensors")
+    torch.save(lightning, tmp_path / "lightning.ckpt")
+    torch.save(state, tmp_path / "state.pth")
+    names = ("bare.safetensors", "prefixed.safetensors", "lightning.ckpt", "state.pth")
+    states = [convert_checkpoint(tmp_path / name, tmp_path / f"out-{name}").state_dict() for name in names]
+    for other in states[1:]:
+        assert states[0].keys() == other.keys()
+        assert all(torch.equal(states[0][key], other[key]) for key in other)
+
+
+def test_configuration_is_read_off_the_shapes(tmp_path):
+    save_file(reference_state(), tmp_path / "a.safetensors")
+    config = convert_checkpoint(tmp_path / "a.safetensors", tmp_path / "a").config
+    found = {name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "intermediate_size")}
+    assert found == {"hidden_size": 12, "num_hidden_layers": 2, "intermediate_size": 24}
+    assert (config.patch_size, config.num_channels, config.num_labels, config.channel_fusion) == (10, 4, 3, "concat")
+    assert config.position_embedding_type == "rope"
+    extractor = TinyMyoFeatureExtractor.from_pretrained(tmp_path / "a")
+    assert (extractor.feature_size, extractor.patch_size, extractor.window_length) == (4, 10, 500)
+
+    state = reference_state(head=None)
+    del state["mask_token"]
+    save_file(state, tmp_path / "bare.safetensors")
+    given = TinyMyoFeatureExtractor(patch_size=10)
+    model = convert_checkpoint(tmp_path / "bare.safetensors", tmp_path / "b", num_channels=7, feature_extractor=given)
+    assert type(model) is TinyMyoModel
+    assert model.config.num_channels == 7
+    assert TinyMyoFeatureExtractor.from_pretrained(tmp_path / "b").to_dict() == given.to_dict()
+
+
+def test_refused_checkpoints(tmp_path):
+    def refuse(message, change=None, name="a.safetensors", **options):
+        state = reference_state()
+        if change is not None:
+            change(state)
+        save_file(state, tmp_path / "a.safetensors")
+        with pytest.raises(ConversionError, match=message):
+            convert_checkpoint(tmp_path / name, tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
+        assert not list(tmp_path.glob(".out*"))
+
+    def without(*names):
+        return lambda state: [state.pop(name) for name in names]
+
+    def with_(name, *shape):
+        return lambda state: state.update({name: torch.ones(shape)})
+
+    refuse("missing: blocks.1.norm2.bias, norm.weight;", without("norm.weight", "blocks.1.norm2.bias"))
+    refuse("missing: blocks.2.attn.*and 11 more", with_("blocks.3.norm1.weight", 12))
+    refuse("unexpected: criterion.weight;", with_("criterion.weight", 3))
+    refuse("and 4 more; unexpected: encoder.weight", lambda s: s.clear() or s.update({"encoder.weight": torch.ones(3)}))
+    refuse("shapes that do not fit.*layers.1.mlp.fc1", with_("blocks.1.mlp.fc1.weight", 9, 12))
+    refuse("patch_embed.proj.weight has shape", with_("patch_embedding.patch_embed.proj.weight", 12, 10))
+    refuse("several heads", with_("model_head.decoder_pred.weight", 10, 12))
+    refuse("NaN or infinite weights; in: norm.bias", lambda s: s["norm.bias"].fill_(float("nan")))
+    refuse("48 features, that is 4 channels.*num_channels=3", num_channels=3)
+    refuse("4.5 channels", with_("model_head.classifier.weight", 3, 54))
+    refuse("multiple of num_attention_heads", num_attention_heads=5)
+    refuse("position_embedding_type", position_embedding_type="alibi")
+    refuse("no such file", name="missing.safetensors")
+    (tmp_path / "a.txt").write_text("x")
+    refuse("ending in .safetensors or .ckpt", name="a.txt")
+
+
+def test_pickles_are_never_run(tmp_path):
+    class Exploit:
+        def __reduce__(self):
+            return open, (str(tmp_path / "proof"), "w")
+
+    for name in ("old.ckpt", "old.safetensors"):
+        (tmp_path / name).write_bytes(pickle.dumps({"state_dict": Exploit()}))
+    torch.save({"state_dict": Exploit()}, tmp_path / "new.ckpt")
+    torch.save(reference_state(), tmp_path / "new.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08" * 100)
+    torch.save({"weights": 3}, tmp_path / "none.ckpt")
+    for name, message in (
+        ("old.safetensors", "pickled checkpoint under the name of a safetensors"),
+        ("new.safetensors", "pickled checkpoint under the name of a safetensors"),
+        ("old.ckpt", "not loaded for safety"),
+        ("new.ckpt", "not loaded for safety"),
+        ("cut.safetensors", "not a whole safetensors file"),
+        ("none.ckpt", "holds no state dict"),
+    ):
+        with pytest.raises(ConversionError, match=message):
+            convert_checkpoint(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "proof").exists()
+
+
+def test_output_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    save_file(reference_state(), tmp_path / "a.safetensors")
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "mine.txt").write_text("keep")
+    with pytest.raises(ConversionError, match="not an empty folder"):
+        convert_checkpoint(tmp_path / "a.safetensors", occupied)
+    assert [path.name for path in occupied.iterdir()] == ["mine.txt"]
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TinyMyoFeatureExtractor, "save_pretrained", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            convert_checkpoint(tmp_path / "a.safetensors", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "occupied"]
+    (tmp_path / "out").mkdir()  # an empty folder is fine
+    convert_checkpoint(tmp_path / "a.safetensors", tmp_path / "out")
+
+
+def test_measured_positions(tmp_path):
+    save_file(reference_state(head="decoder"), tmp_path / "pre.safetensors")
+    x = np.random.default_rng(0).normal(size=(3, 1200))
+    losses = measure_position_embeddings(tmp_path / "pre.safetensors", x, sampling_rate=200, max_windows=3)
+    assert losses.keys() == {"rope", "none"}
+    assert losses["rope"] != losses["none"]
+    assert losses == measure_position_embeddings(tmp_path / "pre.safetensors", x, sampling_rate=200, max_windows=3)
+    np.savez(tmp_path / "x.npz", emg=x, fs=200)
+    assert losses == measure_position_embeddings(tmp_path / "pre.safetensors", tmp_path / "x.npz", max_windows=3)
+    with pytest.raises(ConversionError, match="sampling rate is not known"):
+        measure_position_embeddings(tmp_path / "pre.safetensors", x)
+    save_file(reference_state(), tmp_path / "cls.safetensors")
+    with pytest.raises(ConversionError, match="no pretraining head"):
+        measure_position_embeddings(tmp_path / "cls.safetensors", x, sampling_rate=200)

@@ -69,6 +69,11 @@ class TinyMyoConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.rope_parameters is None:
             self.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
+        if self.rope_parameters.get("rope_type", "default") != "default":
+            raise ValueError(
+                f'rope_parameters["rope_type"] must be "default", got {self.rope_parameters["rope_type"]!r}: '
+                "other types scale to longer texts, which windows of EMG do not need."
+            )
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -93,10 +98,6 @@ class TinyMyoConfig(PreTrainedConfig):
                 raise ValueError(
                     f"Rotary positions rotate pairs: hidden_size / num_attention_heads must be even, got {head_size}. "
                     'Change the width or set position_embedding_type="none".'
-                )
-            if self.rope_parameters.get("rope_type", "default") != "default":
-                raise ValueError(
-                    f'rope_parameters["rope_type"] must be "default", got {self.rope_parameters["rope_type"]!r}.'
                 )
         for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "mask_ratio"):
             if not 0 <= getattr(self, field) < 1:

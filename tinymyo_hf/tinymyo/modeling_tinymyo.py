@@ -22,6 +22,8 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_tinymyo import TinyMyoConfig
+from .cpu_training_tinymyo import dropout as dropout_of
+from .cpu_training_tinymyo import dropout_attention_forward, runs_on_cpu
 
 
 @dataclass
@@ -55,36 +57,35 @@ class TinyMyoForRegressionOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-def fast_dropout(hidden_states: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """Inverted dropout. On CPU the mask is drawn from packed 16-bit integers of the default generator: torch's own
-    Bernoulli generator there takes longer than the matrix products around it. `p` is rounded to 1/65536."""
-    if not training or p == 0.0:
-        return hidden_states
-    if hidden_states.device.type != "cpu" or torch.compiler.is_compiling():
-        return nn.functional.dropout(hidden_states, p=p, training=True)
-    count = hidden_states.numel()
-    words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    keep = words.view(torch.int16)[:count].view(hidden_states.shape) >= round(p * 65536) - 32768
-    return hidden_states * keep.to(hidden_states.dtype).mul_(1.0 / (1.0 - p))
-
-
 class TinyMyoDropout(nn.Dropout):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return fast_dropout(hidden_states, self.p, self.training)
+        return dropout_of(hidden_states, self.p, self.training)
 
 
 class TinyMyoDropPath(nn.Module):
-    """Stochastic depth: drops the whole residual branch of a sample with probability `p`."""
+    """`hidden_states + branch(hidden_states)`; in training the branch of a sample is dropped with probability `p`
+    (stochastic depth). `per_sample` tensors go to the branch with the samples they belong to."""
 
-    def __init__(self, p: float):
+    def __init__(self, config: TinyMyoConfig):
         super().__init__()
-        self.p = p
+        self.config = config
+        self.p = config.drop_path_rate
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, branch: Callable[..., torch.Tensor], *per_sample: torch.Tensor | None
+    ) -> torch.Tensor:
         if not self.training or self.p == 0.0:
-            return hidden_states
-        keep = hidden_states.new_empty(hidden_states.shape[0], 1, 1).bernoulli_(1.0 - self.p)
-        return hidden_states * keep.div_(1.0 - self.p)
+            return hidden_states + branch(hidden_states, *per_sample)
+        batch = hidden_states.shape[0]
+        # Attention weights may be asked of eager attention, and must cover the whole batch; other masks are opaque.
+        if not runs_on_cpu(hidden_states) or self.config._attn_implementation != "sdpa":
+            keep = hidden_states.new_empty(batch, 1, 1).bernoulli_(1.0 - self.p).div_(1.0 - self.p)
+            return hidden_states + branch(hidden_states, *per_sample) * keep
+        # Where control flow costs nothing, what is dropped is not computed either.
+        kept = (torch.rand(batch) >= self.p).nonzero().squeeze(1)
+        per_sample = tuple(t[kept] if t is not None and t.shape[0] == batch else t for t in per_sample)
+        residual = branch(hidden_states[kept], *per_sample).to(hidden_states.dtype)
+        return hidden_states.index_add(0, kept, residual, alpha=1.0 / (1.0 - self.p))
 
 
 class TinyMyoPatchEmbedding(nn.Linear):
@@ -117,10 +118,15 @@ class TinyMyoRotaryEmbedding(nn.Module):
 
 
 def apply_rotary_pos_emb(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotates the interleaved pairs (0, 1), (2, 3), ... of `states` (batch, heads, tokens, head_size) in float32."""
-    even, odd = states.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(states.dtype)
+    """Rotates the interleaved pairs (0, 1), (2, 3), ... of the last axis of `states` in float32. `cos` and `sin` hold
+    one angle per pair and broadcast against `states`."""
+    pairs = states.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # exporters and code generators have no complex numbers
+        even, odd = pairs.unbind(-1)
+        rotated = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
+    else:
+        rotated = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cos, sin))
+    return rotated.flatten(-2).to(states.dtype)
 
 
 def eager_attention_forward(
@@ -136,13 +142,11 @@ def eager_attention_forward(
     attention_weights = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
         if attention_mask.dtype == torch.bool:
-            attention_weights = attention_weights.masked_fill(
-                ~attention_mask, torch.finfo(attention_weights.dtype).min
-            )
+            attention_weights = attention_weights.masked_fill(~attention_mask, torch.finfo(attention_weights.dtype).min)
         else:
             attention_weights = attention_weights + attention_mask
     attention_weights = nn.functional.softmax(attention_weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    attention_weights = fast_dropout(attention_weights, dropout, module.training)
+    attention_weights = dropout_of(attention_weights, dropout, module.training)
     attention_output = torch.matmul(attention_weights, value)
     return attention_output.transpose(1, 2).contiguous(), attention_weights
 
@@ -168,12 +172,13 @@ class TinyMyoAttention(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, tokens, _ = hidden_states.shape
-        # (batch, tokens, 3 * hidden) -> 3 x (batch, heads, tokens, head_dim)
+        # (batch, tokens, 3 * hidden) -> (batch, tokens, 3, heads, head_dim), q and k rotated together
         qkv = self.qkv(hidden_states).view(batch, tokens, 3, self.num_heads, self.head_dim)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        query_key, value = qkv[:, :, :2], qkv[:, :, 2].transpose(1, 2)
         if position_embeddings is not None:
-            query = apply_rotary_pos_emb(query, *position_embeddings)
-            key = apply_rotary_pos_emb(key, *position_embeddings)
+            cos, sin = (table[:, :, None, None] for table in position_embeddings)
+            query_key = apply_rotary_pos_emb(query_key, cos, sin)
+        query, key = query_key.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, tokens, head_dim)
 
         output, weights = self._attention_function()(
             self,
@@ -191,9 +196,9 @@ class TinyMyoAttention(nn.Module):
 
     def _attention_function(self) -> Callable:
         implementation = self.config._attn_implementation
-        # torch's fused CPU kernel has no dropout: sdpa would fall back to a slower unfused path than the eager one.
-        if implementation == "sdpa" and self.training and self.attention_dropout and self.qkv.weight.is_cpu:
-            return eager_attention_forward
+        # torch's fused CPU kernel has no dropout, and its fall-back is slow.
+        if implementation == "sdpa" and self.training and self.attention_dropout and runs_on_cpu(self.qkv.weight):
+            return dropout_attention_forward
         return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
 
@@ -217,7 +222,7 @@ class TinyMyoLayer(GradientCheckpointingLayer):
         self.attention = TinyMyoAttention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = TinyMyoMLP(config)
-        self.drop_path = TinyMyoDropPath(config.drop_path_rate)
+        self.drop_path = TinyMyoDropPath(config)
         # The residual branches of deeper layers start smaller.
         self.attention.proj.init_gain = self.mlp.fc2.init_gain = (2 * (layer_idx + 1)) ** -0.5
 
@@ -228,14 +233,14 @@ class TinyMyoLayer(GradientCheckpointingLayer):
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        attention_output, _ = self.attention(
-            self.norm1(hidden_states),
-            attention_mask=attention_mask,
-            position_embeddings=position_embeddings,
-            **kwargs,
-        )
-        hidden_states = hidden_states + self.drop_path(attention_output)
-        return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
+        cos, sin = position_embeddings if position_embeddings is not None else (None, None)
+
+        def attention_branch(states, mask, cos, sin):
+            positions = None if cos is None else (cos, sin)
+            return self.attention(self.norm1(states), attention_mask=mask, position_embeddings=positions, **kwargs)[0]
+
+        hidden_states = self.drop_path(hidden_states, attention_branch, attention_mask, cos, sin)
+        return self.drop_path(hidden_states, lambda states: self.mlp(self.norm2(states)))
 
 
 class TinyMyoPreTrainedModel(PreTrainedModel):

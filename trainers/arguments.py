@@ -20,11 +20,9 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from trainers.errors import RecipeError
+
 RECIPES = Path(__file__).parent / "recipes"
-
-
-class RecipeError(ValueError):
-    """A recipe or an override that cannot be used; the message names the file, the field and the fix."""
 
 
 def _mapping(name: str, value: dict | str | None) -> dict[str, Any]:
@@ -243,6 +241,27 @@ def _apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> tup
             target = target[step]
         target[last] = _scalar(text)
     return values, left
+
+
+def parse_fields(tokens: Sequence[str]) -> dict[str, Any]:
+    """`["--window_length", "1000", "--protocol=reference"]` -> field -> value, with the types of YAML.
+
+    Raises:
+        RecipeError: something else than `--field value` pairs.
+    """
+    fields: dict[str, Any] = {}
+    tokens = list(tokens)
+    while tokens:
+        token = tokens.pop(0)
+        name, equals, text = token.removeprefix("--").partition("=")
+        if not token.startswith("--") or not name:
+            raise RecipeError(f"cannot use {token!r}: write `--field value`")
+        if not equals:
+            if not tokens or tokens[0].startswith("--"):
+                raise RecipeError(f"{token} needs a value")
+            text = tokens.pop(0)
+        fields[name.replace("-", "_")] = _scalar(text)
+    return fields
 
 
 def _scalar(text: str) -> Any:

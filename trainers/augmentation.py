@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from trainers.errors import RecipeError
+
 Transform = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
@@ -30,7 +32,7 @@ def _integers(high: int, shape: Sequence[int], x: torch.Tensor, generator: torch
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ValueError(f"augmentation {name} must be in [{low}, {high}], got {value}")
+        raise RecipeError(f"augmentation {name} must be in [{low}, {high}], got {value}")
 
 
 @dataclass(frozen=True)
@@ -159,17 +161,17 @@ def make_augmentation(named: Mapping[str, Mapping[str, Any] | None] | None) -> A
     """`{"gaussian_noise": {"std": 0.1}, ...}` -> an `Augmentation` in that order; None for none.
 
     Raises:
-        ValueError: an unknown transform or parameter, or a value outside its range.
+        RecipeError: an unknown transform or parameter, or a value outside its range.
     """
     if not named:
         return None
     transforms = []
     for name, parameters in named.items():
         if name not in TRANSFORMS:
-            raise ValueError(f"unknown augmentation {name!r}; choose from {', '.join(TRANSFORMS)}")
+            raise RecipeError(f"unknown augmentation {name!r}; choose from {', '.join(TRANSFORMS)}")
         known = [field.name for field in fields(TRANSFORMS[name])]
         unknown = sorted(set(parameters or {}) - set(known))
         if unknown:
-            raise ValueError(f"augmentation {name} has no parameter {unknown[0]!r}; it has {', '.join(known)}")
+            raise RecipeError(f"augmentation {name} has no parameter {unknown[0]!r}; it has {', '.join(known)}")
         transforms.append(TRANSFORMS[name](**(parameters or {})))
     return Augmentation(tuple(transforms))

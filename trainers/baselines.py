@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dataset_builders.torch_view import WindowDataset
+from trainers.errors import EvaluationError
 from trainers.metrics import classification_metrics
 
 FEATURE_NAMES = (
@@ -38,11 +39,11 @@ def time_domain_features(windows: np.ndarray) -> np.ndarray:
     different lengths are comparable. A zero or a plateau between two signs is no crossing.
 
     Raises:
-        ValueError: not three axes, or fewer than three samples.
+        EvaluationError: not three axes, or fewer than three samples.
     """
     x = np.asarray(windows, dtype=np.float32)
     if x.ndim != 3 or x.shape[-1] < 3:
-        raise ValueError(f"windows must be (windows, channels, time) with at least 3 samples, got {x.shape}")
+        raise EvaluationError(f"windows must be (windows, channels, time) with at least 3 samples, got {x.shape}")
     slope = np.diff(x, axis=-1)
     per_channel = (
         np.abs(x).mean(axis=-1),
@@ -96,12 +97,12 @@ def run_baselines(
         `feature_seconds` (shared by both).
 
     Raises:
-        ValueError: `train` holds fewer than two classes.
+        EvaluationError: `train` holds fewer than two classes.
     """
     started = time.perf_counter()
     (train_features, y_train), (test_features, y_test) = features_and_labels(train), features_and_labels(test)
     if len(np.unique(y_train)) < 2:
-        raise ValueError("the training split holds fewer than two classes: check the labels and the split")
+        raise EvaluationError("the training split holds fewer than two classes: check the labels and the split")
     feature_seconds = time.perf_counter() - started
 
     results = {}

@@ -26,10 +26,11 @@ from transformers import EarlyStoppingCallback, EvalPrediction, TrainerState, se
 from dataset_builders.base import load_corpus
 from dataset_builders.torch_view import WindowDataset, collate_windows
 from tinymyo_hf import TinyMyoFeatureExtractor
-from trainers.arguments import DataArguments, FinetuneArguments, ModelArguments, RecipeError
+from trainers.arguments import DataArguments, FinetuneArguments, ModelArguments
 from trainers.augmentation import make_augmentation
 from trainers.baselines import run_baselines
 from trainers.callbacks import use_readable_progress
+from trainers.errors import RecipeError
 from trainers.metrics import HEADLINE_METRICS, classification_metrics
 from trainers.model_card import write_model_card
 from trainers.models import build_classifier, merged, parameter_counts, quiet
@@ -139,6 +140,7 @@ def run(
         "labels": task.labels,
         "windows": {split: len(view) for split, view in task.views.items()},
         "subjects": {split: len(set(names)) for split, names in task.subjects.items()},
+        "unseen_subjects": set(task.subjects["train"]).isdisjoint(task.subjects["test"]),
         "window": describe_window(extractor),
         "parameters": kept["parameters"],
         "kept_seed": kept["seed"],
@@ -181,13 +183,16 @@ def run_seed(
     task.extractor.patch_size = patch_size
     trainer = _make_trainer(model, task, _arguments_of_seed(arguments, seed, folder), augmentation)
     seconds = _train_or_resume(trainer, folder, seed)
+    history = learning_history(trainer.state)
+    kept = next((row for row in history if row["best"]), history[-1])
     result = {
         "seed": seed,
         "parameters": parameter_counts(model),
         "train_seconds": round(seconds, 1),
         "epochs": round(trainer.state.epoch, 2),
-        "history": learning_history(trainer.state),
-        **{split: _evaluate(trainer, task, split) for split in ("validation", "test")},
+        "history": history,
+        "validation": {"loss": kept["validation_loss"]} | {n: kept[n] for n in HEADLINE_METRICS if n in kept},
+        "test": _evaluate_on_test(trainer, task),
     }
     if trainer.is_world_process_zero():
         _save(model, task.extractor, folder)
@@ -253,12 +258,10 @@ def _train_or_resume(trainer: LayerwiseTrainer, folder: Path, seed: int) -> floa
     return time.perf_counter() - started
 
 
-def _evaluate(trainer: LayerwiseTrainer, task: Task, split: str) -> dict[str, Any]:
-    output = trainer.predict(task.views[split], metric_key_prefix=split)
-    return {
-        "loss": output.metrics[f"{split}_loss"],
-        **classification_metrics(output.predictions, output.label_ids, task.subjects[split]),
-    }
+def _evaluate_on_test(trainer: LayerwiseTrainer, task: Task) -> dict[str, Any]:
+    output = trainer.predict(task.views["test"], metric_key_prefix="test")
+    scores = classification_metrics(output.predictions, output.label_ids, task.subjects["test"])
+    return {"loss": output.metrics["test_loss"], **scores}
 
 
 def _save(model: nn.Module, extractor: TinyMyoFeatureExtractor, folder: Path) -> None:
@@ -319,7 +322,7 @@ def describe_window(extractor: TinyMyoFeatureExtractor) -> dict[str, float]:
 def _describe(task: Task, name: str) -> str:
     window = describe_window(task.extractor)
     counts = ", ".join(
-        f"{split} {len(task.views[split]):,} ({len(set(task.subjects[split]))} subjects)" for split in SPLITS
+        f"{split} {len(task.views[split]):,} (subjects: {len(set(task.subjects[split]))})" for split in SPLITS
     )
     return (
         f"{name}: {len(task.labels)} classes, {task.num_channels} channels, windows of {window['length']} samples "

@@ -14,6 +14,8 @@ import evaluate
 import numpy as np
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, roc_auc_score
 
+from trainers.errors import EvaluationError
+
 HEADLINE_METRICS = ("accuracy", "accuracy_macro", "f1_macro", "auroc_macro", "cohen_kappa")
 
 _CLASS_IDS = {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
@@ -123,7 +125,7 @@ def classification_metrics(
         The `HEADLINE_METRICS`, `auroc_undefined_classes`, `confusion_matrix` (rows: truth) and `windows`; plain types.
 
     Raises:
-        ValueError: no windows, a shape mismatch, labels outside the classes, or scores that are not finite.
+        EvaluationError: no windows, a shape mismatch, labels outside the classes, or scores that are not finite.
     """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     _check_scores(scores, labels)
@@ -145,13 +147,13 @@ def classification_metrics(
 
 def _check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
     if scores.ndim != 2 or len(scores) != len(labels) or len(labels) == 0:
-        raise ValueError(
+        raise EvaluationError(
             f"scores must be (windows, classes) with one label per window and at least one window, "
             f"got scores {scores.shape} and labels {labels.shape}"
         )
     if not np.isfinite(scores).all():
-        raise ValueError("scores hold NaN or infinite values: the model diverged; lower learning_rate or max_grad_norm")
+        raise EvaluationError("scores are not finite: the model diverged; lower learning_rate or max_grad_norm")
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
-        raise ValueError(
+        raise EvaluationError(
             f"labels range from {labels.min()} to {labels.max()}, outside the {scores.shape[1]} classes of the scores"
         )

@@ -55,11 +55,12 @@ def _body(results: Mapping[str, Any]) -> str:
     preset = results["arguments"]["model"]["preset"]
     origin = f"fine-tuned from `{base}`" if base else f"trained from scratch (`{preset}`)"
     counts = ", ".join(
-        f"{split} {results['windows'][split]:,} windows of {results['subjects'][split]} subjects"
+        f"{split} {results['windows'][split]:,} windows (subjects: {results['subjects'][split]})"
         for split in results["windows"]
     )
     undefined = sorted({results["labels"][i] for run in runs for i in run["test"]["auroc_undefined_classes"]})
     absent = f"Classes without AUROC (absent from the test split): {', '.join(undefined)}." if undefined else ""
+    unseen = " No test subject was trained on." if results["unseen_subjects"] else ""
     spread = "" if len(runs) == 1 else f" TinyMyo: mean ± standard deviation over {len(runs)} seeds."
     command = results["command"] or "trainers.finetune.run(...), with the arguments in results.json"
     environment = results["environment"]
@@ -90,8 +91,9 @@ Percent; each model saw the same windows.{spread} The baselines are linear discr
 time-domain features (mean absolute value, RMS, waveform length, zero crossings, slope-sign changes, log variance).
 {absent}
 
-Data: `{results["dataset"]}`, {counts}. Weights were selected on the validation split; the test split was used once, at
-the end. The weights in this folder are those of seed {results["kept_seed"]}.
+Data: `{results["dataset"]}`; {counts}.{unseen}
+Weights were selected on the validation split; the test split was used once, at the end. The weights in this folder are
+those of seed {results["kept_seed"]}.
 
 ### By subject (accuracy, percent)
 

@@ -13,13 +13,10 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForSequenceC
 from transformers.utils import logging
 
 from tinymyo_hf import TINYMYO_PRESETS, TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForSequenceClassification
-from trainers.arguments import ModelArguments, RecipeError
+from trainers.arguments import ModelArguments
+from trainers.errors import CheckpointError, RecipeError
 
 HEAD = "classifier"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, unreadable or of another shape; the message names it and the fix."""
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback
 
 from trainers.augmentation import Augmentation
+from trainers.errors import RecipeError
 
 WEIGHT_AVERAGE_FILE = "weight_average.safetensors"
 
@@ -46,13 +47,13 @@ def layer_wise_parameter_groups(
     head's group comes first, so the learning rate the `Trainer` logs is the peak one.
 
     Raises:
-        ValueError: `layer_decay` outside (0, 1], or nothing to train.
+        RecipeError: `layer_decay` outside (0, 1], or nothing to train.
     """
     if not 0.0 < layer_decay <= 1.0:
-        raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}; 1 treats every layer alike")
+        raise RecipeError(f"layer_decay must be in (0, 1], got {layer_decay}; 1 treats every layer alike")
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not trainable:
-        raise ValueError("no trainable parameter is left: every layer, the head included, is frozen")
+        raise RecipeError("no trainable parameter is left: every layer, the head included, is frozen")
     layers = [int(found.group(1)) for name, _ in model.named_parameters() if (found := _LAYER.search(name))]
     num_layers = max(layers, default=-1) + 1
 
@@ -79,7 +80,7 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         if not 0.0 < decay < 1.0:
-            raise ValueError(f"ema_decay must be in (0, 1), got {decay}")
+            raise RecipeError(f"ema_decay must be in (0, 1), got {decay}")
         self.decay = decay
         self.values = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 

@@ -161,7 +161,7 @@ def plot_learning_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], p
         for row in rows:
             if row.get("best"):
                 scores.plot(row["epoch"], row["accuracy"], "o", color=colour, label=f"kept{suffix}")
-    losses.set(xlabel="Epoch", ylabel="Loss", title="Loss (with label smoothing, training with augmentation)")
+    losses.set(xlabel="Epoch", ylabel="Loss", title="Loss")
     scores.set(xlabel="Epoch", ylabel="Score", title="Validation")
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
@@ -170,8 +170,13 @@ def plot_learning_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], p
     _save(figure, path)
 
 
-def plot_subjects(models: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
-    """PNG with one group of bars per subject, one bar per model. `models`: name -> `per_subject` rows."""
+def plot_subjects(models: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, unseen: bool = False) -> None:
+    """PNG with one group of bars per subject, one bar per model.
+
+    Args:
+        models: name -> `per_subject` rows.
+        unseen: say that no window of these subjects was trained on.
+    """
     subjects = [row["subject"] for row in next(iter(models.values()))]
     figure, axes = plt.subplots(figsize=(max(6.0, 0.8 * len(subjects) + 2.5), 4), layout="constrained")
     width = 0.8 / len(models)
@@ -181,7 +186,8 @@ def plot_subjects(models: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
         heights = [accuracy[subject] for subject in subjects]
         axes.bar(np.arange(len(subjects)) + offset, heights, width, label=name, color=_COLOURS[index % len(_COLOURS)])
     axes.set_xticks(range(len(subjects)), subjects, rotation=45 if len(subjects) > 12 else 0)
-    axes.set(xlabel="Subject (unseen in training)", ylabel="Accuracy (%)", ylim=(0, 100), title="Accuracy by subject")
+    axes.set(ylabel="Accuracy (%)", ylim=(0, 100), title="Accuracy by subject")
+    axes.set_xlabel("Subject (unseen in training)" if unseen else "Subject")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=len(models), frameon=False)
@@ -207,10 +213,11 @@ def scores_by_model(results: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def write_plots(results: Mapping[str, Any], folder: str | Path) -> None:
-    """`confusion_matrix.png` (of the kept seed), `per_subject.png` and, after training, `learning_curves.png`."""
+    """`confusion_matrix.png` (of the kept seed), `per_subject.png` and, where there is a history, the curves."""
     folder = Path(folder)
     kept = next(run for run in results["runs"] if run["seed"] == results["kept_seed"])
     plot_confusion_matrix(kept["test"]["confusion_matrix"], results["labels"], folder / "confusion_matrix.png")
-    plot_subjects(scores_by_model(results)[1], folder / "per_subject.png")
-    histories = {f"seed {run['seed']}": run["history"] for run in results["runs"]}
-    plot_learning_curves(histories, folder / "learning_curves.png")
+    plot_subjects(scores_by_model(results)[1], folder / "per_subject.png", results["unseen_subjects"])
+    histories = {f"seed {run['seed']}": run["history"] for run in results["runs"] if run["history"]}
+    if histories:
+        plot_learning_curves(histories, folder / "learning_curves.png")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from trainers.arguments import RecipeError
+from trainers.errors import RecipeError
 from trainers.report import write_json
 
 SETTINGS_FILE = "run.json"

@@ -9,7 +9,7 @@ from tiny_run import LABELS, TINY_MODEL
 from transformers import TrainerCallback
 
 import trainers.finetune as finetune
-from trainers.arguments import RecipeError
+from trainers.errors import RecipeError
 from trainers.models import load_classifier
 
 
@@ -80,7 +80,7 @@ def test_a_killed_run_continues_to_the_same_weights(train_tiny, monkeypatch, tmp
 def test_a_run_that_ended_early_is_not_trained_further(train_tiny, monkeypatch):
     fields = {"early_stopping_patience": 1, "learning_rate": 1e-7, "num_train_epochs": 20}
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(finetune, "_evaluate", lambda *args: (_ for _ in ()).throw(Killed))
+        patch.setattr(finetune, "_evaluate_on_test", lambda *args: (_ for _ in ()).throw(Killed))
         train_tiny(**fields)
     resumed = train_tiny(**fields)
     assert len(resumed["runs"][0]["history"]) < 20

@@ -1,0 +1,264 @@
+"""The `tinymyo` command. Commands import what they need when they run, so that help appears at once.
+
+What a user can put right (a missing file, a wrong field, data that do not fit) is reported in one line, with exit code
+2; `tinymyo --debug ...` shows where it arose.
+"""
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Surface-EMG models: prepare recordings, train, evaluate, predict.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+# `--field value` pairs that are not options of the command itself: fields of a recipe or of a builder.
+FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+OUR_PACKAGES = ("tinymyo_hf", "dataset_builders", "trainers")
+TABLE_ROWS = 20
+
+DataDir = Annotated[str | None, typer.Option(help="Folder or archive with the raw files.")]
+NumProc = Annotated[int | None, typer.Option(min=1, help="Processes that prepare recordings.")]
+SamplingRate = Annotated[float | None, typer.Option(help="Hz, where the file does not state it.")]
+
+
+class Positions(StrEnum):
+    rope = "rope"
+    none = "none"
+
+
+class Split(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    context.obj = {"debug": debug}
+
+
+def _command(**options: Any) -> Callable:
+    """Register a command whose user errors become one line and exit code 2."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def run(context: typer.Context, *args: Any, **kwargs: Any) -> None:
+            import tinymyo_hf
+
+            try:
+                tinymyo_hf.register()  # importing the package leaves that to us, to keep --help fast
+                function(context, *args, **kwargs)
+            except Exception as error:
+                message = _explain(error)
+                if message is None or context.obj["debug"]:
+                    raise
+                typer.echo(f"tinymyo: {message}", err=True)
+                raise typer.Exit(2) from None
+
+        return app.command(**options)(run)
+
+    return decorate
+
+
+def _explain(error: Exception) -> str | None:
+    """One line for an error that a user can put right; None for a defect of the program."""
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OUR_PACKAGES:
+        return f"this command needs the package {error.name}: pip install 'tinymyo-hf[train]'"
+    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, ValueError) and type(error).__module__.split(".")[0] in OUR_PACKAGES:
+        return " ".join(str(error).split())
+    return None
+
+
+@_command(context_settings=FIELDS)
+def demo(
+    context: typer.Context,
+    data_dir: Annotated[str | None, typer.Option(help="UCI EMG, folder or archive; without it synthetic.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the trained model and its report.")] = Path("tinymyo-demo"),
+    num_proc: NumProc = None,
+) -> None:
+    """Train TinyMyo on the embedded corpus, evaluate it on unseen subjects, and predict a recording (minutes).
+
+    Further `--field value` pairs are fields of the recipe, as in `tinymyo train`.
+    """
+    from trainers.demo import run_demo
+
+    run_demo(data_dir, output, overrides=context.args, num_proc=num_proc)
+
+
+@_command(context_settings=FIELDS)
+def prepare(
+    context: typer.Context,
+    builder: Annotated[str, typer.Argument(help="uci_emg, synthetic or emg_folder.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    data_dir: DataDir = None,
+    num_proc: NumProc = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another preparation in OUT.")] = False,
+) -> None:
+    """Filter and cut the recordings of a corpus into a Hub-ready folder of parquet files.
+
+    Further `--field value` pairs are fields of the builder: `--window_length 1000 --stride 250`.
+    """
+    from dataset_builders.hub import prepare as prepare_folder
+
+    folder = prepare_folder(builder, data_dir, out, num_proc, overwrite=overwrite, **_builder_fields(context.args))
+    typer.echo(f"{folder} is ready: load_dataset({str(folder)!r}), or `dataset: {folder}` in a recipe")
+
+
+@_command(context_settings=FIELDS)
+def train(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe that comes with the package.")],
+) -> None:
+    """Train as a recipe says; `--field value` replaces a field, `--mapping.key value` an entry of one.
+
+    An interrupted run continues when the same command is given again.
+    """
+    from trainers.arguments import parse_recipe
+    from trainers.finetune import run
+    from trainers.report import score_table, scores_by_model
+
+    model, data, arguments = parse_recipe(recipe, context.args)
+    results = run(model, data, arguments, command=shlex.join(["tinymyo", "train", recipe, *context.args]))
+    if results:
+        typer.echo(f"\nTest split, percent:\n\n{score_table(scores_by_model(results)[0])}\n")
+        typer.echo(f"Model, model card, results.json and plots are in {arguments.output_dir}")
+
+
+@_command(context_settings=FIELDS)
+def evaluate(
+    context: typer.Context,
+    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained classifier.")],
+    dataset: Annotated[str, typer.Option(help="A builder (uci_emg, ...) or a prepared folder.")],
+    data_dir: DataDir = None,
+    split: Split = Split.test,
+    output: Annotated[Path, typer.Option(help="Folder for the report and the plots.")] = Path("evaluation"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 64,
+    num_proc: NumProc = None,
+    baselines: Annotated[bool, typer.Option(help="Also fit LDA and a random forest on the training split.")] = True,
+) -> None:
+    """Score a checkpoint on a split: metrics, a row per subject, plots.
+
+    Further `--field value` pairs are fields of the builder that the checkpoint's preprocessing does not fix.
+    """
+    from trainers.evaluate import evaluate_checkpoint, render_report
+
+    results = evaluate_checkpoint(
+        checkpoint,
+        dataset,
+        output,
+        data_dir=data_dir,
+        split=split.value,
+        batch_size=batch_size,
+        num_proc=num_proc,
+        dataset_config=_builder_fields(context.args),
+        baselines=baselines,
+    )
+    typer.echo(render_report(results).split("\n![")[0])
+    typer.echo(f"results.json, report.md and plots are in {output}")
+
+
+@_command()
+def predict(
+    context: typer.Context,
+    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained classifier.")],
+    file: Annotated[Path, typer.Argument(help="A recording: csv, tsv, txt, parquet, npy, npz, mat or hdf5.")],
+    sampling_rate: SamplingRate = None,
+    output: Annotated[Path | None, typer.Option(help="Write all windows to this .csv or .json file.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Channels to use, by name or position: 0,1,2.")] = None,
+    key: Annotated[str | None, typer.Option(help="Variable to read from a file of several arrays.")] = None,
+    layout: Annotated[str | None, typer.Option(help="channels_time or time_channels, for arrays.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Samples between windows.")] = None,
+    resample: Annotated[bool, typer.Option("--resample", help="Convert recordings at another rate.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 32,
+) -> None:
+    """Label the windows of a recording, and the recording as a whole."""
+    from tinymyo_hf.predictions import classify_file, format_windows, write_predictions
+
+    prediction = classify_file(
+        checkpoint,
+        file,
+        output,
+        sampling_rate=sampling_rate,
+        stride=stride,
+        on_rate_mismatch="resample" if resample else None,
+        batch_size=batch_size,
+        read_options={
+            name: value
+            for name, value in (("channels", _channel_list(channels)), ("key", key), ("layout", layout))
+            if value is not None
+        },
+    )
+    typer.echo(format_windows(prediction, TABLE_ROWS))
+    if output is not None:
+        write_predictions(prediction, output)
+        typer.echo(f"{len(prediction['windows'])} windows written to {output}")
+
+
+@_command()
+def convert(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(help="A released .safetensors or .ckpt file.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    position_embedding: Annotated[
+        Positions, typer.Option(help="Positions to use: rope as in the paper, none as the released code behaves.")
+    ] = Positions.rope,
+    num_attention_heads: Annotated[int, typer.Option(min=1, help="Not told by the weights.")] = 3,
+    num_channels: Annotated[int | None, typer.Option(min=1, help="Where the weights do not tell.")] = None,
+    target_length: Annotated[int | None, typer.Option(min=1, help="Frames a regression predicts per window.")] = None,
+    measure: Annotated[
+        Path | None, typer.Option(help="A recording: print the reconstruction loss under both kinds of positions.")
+    ] = None,
+    sampling_rate: SamplingRate = None,
+) -> None:
+    """Turn a published checkpoint into a folder that `from_pretrained` loads."""
+    from tinymyo_hf.tinymyo.convert_tinymyo_checkpoint import convert_checkpoint, measure_position_embeddings
+
+    if measure is not None:
+        losses = measure_position_embeddings(
+            source, measure, sampling_rate=sampling_rate, num_attention_heads=num_attention_heads
+        )
+        for kind, loss in losses.items():
+            typer.echo(f"masked reconstruction loss with position_embedding_type={kind}: {loss:.5f}")
+        typer.echo(f"lower with {min(losses, key=losses.get)}; converting with {position_embedding.value}")
+    model = convert_checkpoint(
+        source,
+        out,
+        position_embedding_type=position_embedding.value,
+        num_attention_heads=num_attention_heads,
+        num_channels=num_channels,
+        target_length=target_length,
+    )
+    count = sum(parameter.numel() for parameter in model.parameters())
+    typer.echo(f"{type(model).__name__} with {count:,} parameters written to {out}")
+
+
+def _builder_fields(arguments: list[str]) -> dict[str, Any]:
+    """`["--window_length", "1000", "--protocol=reference"]` -> fields with their YAML types."""
+    from trainers.arguments import parse_fields
+
+    return parse_fields(arguments)
+
+
+def _channel_list(text: str | None) -> list[int | str] | None:
+    if text is None:
+        return None
+    return [int(part) if part.strip().lstrip("-").isdigit() else part.strip() for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,35 @@
+"""Errors of the dataset builders: each names the file, line or field at fault and what to do about it."""
+
+from datasets.exceptions import DatasetGenerationError
+
+
+class DataError(DatasetGenerationError, ValueError):
+    """Base of every error about a user's data or a builder's configuration.
+
+    It is also a `DatasetGenerationError`, the one kind of error that `datasets` lets through its preparation
+    unchanged, so that the message a user reads is ours whether the work ran in this process or in another.
+    """
+
+
+class ConfigError(DataError):
+    """A builder option is missing, unknown or impossible."""
+
+
+class LayoutError(DataError):
+    """The files of a corpus are missing, or are not laid out as the corpus documents."""
+
+
+class ArchiveError(DataError):
+    """An archive is missing, empty, corrupt, truncated or unsafe to extract."""
+
+
+class RecordingError(DataError):
+    """The content of one recording cannot be used: malformed cells, unknown labels, NaN, too short."""
+
+
+class SplitError(DataError):
+    """A split names subjects that are absent, or puts one subject in two splits."""
+
+
+class PreparationError(DataError):
+    """Writing a prepared dataset failed: full disk, folder in use, folder holding something else."""

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from transformers import pipeline
 
-from dataset_builders.base import UNLABELLED, EmgBuilder, Recording, make_builder
+from dataset_builders.base import make_builder
+from dataset_builders.synthetic import simulate_recording
+from tinymyo_hf.recordings import read_recording
 from trainers.arguments import DataArguments, parse_recipe, read_recipe
 from trainers.finetune import run
 from trainers.report import score_table, scores_by_model
@@ -52,19 +54,20 @@ def run_demo(
     classify = pipeline("emg-classification", model=str(output))
     print(f"{type(classify.model).__name__}, {sum(p.numel() for p in classify.model.parameters()):,} parameters")
 
-    recording, raw, rate, truth = first_test_recording(data_arguments)
-    _say("4/4", f"recording {recording.name} of subject {recording.subject}, predicted window by window")
-    prediction = classify({"raw": raw, "sampling_rate": rate})
-    labelled = with_truth(prediction["windows"], truth, rate, results["labels"])
+    file, subject, truth = unseen_recording(data_arguments, results["labels"], Path(output))
+    rate = classify.feature_extractor.sampling_rate
+    _say("4/4", f"{file}, a raw recording of {subject}, predicted window by window")
+    prediction = classify(str(file), sampling_rate=rate)
+    labelled = with_truth(prediction["windows"], truth, rate)
     print(format_segments(labelled))
-    known = [window for window in labelled if window["truth"] is not None]
+    known = [window for window in labelled if window["truth"]]
     agreement = float(np.mean([window["label"] == window["truth"] for window in known])) if known else None
     if agreement is not None:
         print(f"{100 * agreement:.1f} % of its {len(known)} labelled windows are right")
 
     minutes = (time.perf_counter() - started) / 60
     _say("done", f"{minutes:.1f} minutes")
-    print(_what_next(Path(output), data_dir))
+    print(_what_next(Path(output), file, rate, data_dir))
     return {"results": results, "prediction": prediction, "agreement": agreement}
 
 
@@ -72,29 +75,31 @@ def fast_bf16() -> bool:
     """Whether bfloat16 matrix products are fast here: a GPU that has them, or a CPU with AVX-512 BF16 or AMX."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    features = torch.cpu.get_capabilities()
+    features = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch: then assume neither
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
-def first_test_recording(arguments: DataArguments) -> tuple[Recording, np.ndarray, float, np.ndarray]:
-    """A raw recording of the test split: its entry, samples (channels, time), Hz, and labels (time,)."""
-    builder: EmgBuilder = make_builder(
-        arguments.dataset, arguments.data_dir, arguments.cache_dir, **arguments.dataset_config
-    )
+def unseen_recording(arguments: DataArguments, labels: Sequence[str], output: Path) -> tuple[Path, str, np.ndarray]:
+    """A raw file that was not trained on, whose it is, and the label of each sample: str (time,), "" for none.
+
+    Of the synthetic corpus, which has no files, one is simulated: somebody who is in no split.
+    """
+    if arguments.dataset == "synthetic":
+        file = simulate_recording(output / "recording.csv")
+        return file, "a simulated person who is in no split", read_recording(file, label_column="label").labels
+    builder = make_builder(arguments.dataset, arguments.data_dir, arguments.cache_dir, **arguments.dataset_config)
     recording = next(recording for recording in builder.recordings if recording.split == "test")
-    signal = builder.read_recording(recording)
-    return recording, signal.samples, signal.sampling_rate, signal.labels
+    ids = builder.read_recording(recording).labels
+    names = np.array([*labels, ""])  # UNLABELLED is -1: the last
+    return Path(recording.path), f"test subject {recording.subject}", names[ids]
 
 
-def with_truth(
-    windows: Sequence[dict[str, Any]], truth: np.ndarray, rate: float, labels: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Add `truth` to each window: its label if it has one throughout, else None."""
+def with_truth(windows: Sequence[dict[str, Any]], truth: np.ndarray, rate: float) -> list[dict[str, Any]]:
+    """Add `truth` to each window: its label if it has one throughout, else ""."""
     result = []
     for window in windows:
         inside = truth[round(window["start"] * rate) : round(window["end"] * rate)]
-        one = inside.size > 0 and (inside == inside[0]).all() and inside[0] != UNLABELLED
-        result.append({**window, "truth": labels[inside[0]] if one else None})
+        result.append({**window, "truth": str(inside[0]) if (inside == inside[0]).all() else ""})
     return result
 
 
@@ -102,7 +107,7 @@ def format_segments(windows: Sequence[dict[str, Any]], rows: int = SHOWN_SEGMENT
     """Neighbouring windows with the same prediction and truth in one line; the first `rows` of them."""
     segments: list[dict[str, Any]] = []
     for window in windows:
-        if window["truth"] is None:
+        if not window["truth"]:
             continue
         last = segments[-1] if segments else None
         if last and last["label"] == window["label"] and last["truth"] == window["truth"]:
@@ -124,18 +129,20 @@ def _say(step: str, text: str) -> None:
     print(f"\n[{step}] {text}\n", flush=True)
 
 
-def _what_next(output: Path, data_dir: str | None) -> str:
-    real = (
-        "  tinymyo train uci_emg_200 --data_dir " + data_dir + "      the full recipe\n"
+def _what_next(output: Path, recording: Path, rate: float, data_dir: str | None) -> str:
+    more = (
+        f"tinymyo train uci_emg_200 --data_dir {data_dir}    # the full recipe"
         if data_dir
-        else "  tinymyo demo --data-dir uci_emg.zip                  the same on recorded EMG (UCI EMG, dataset 481)\n"
+        else "tinymyo demo --data-dir uci_emg.zip    # the same on recorded EMG: UCI dataset 481"
     )
-    return f"""{output}/README.md            model card with the scores, per subject too
-{output}/results.json         the same as data, with the settings and the learning curve
-{output}/*.png                confusion matrix, learning curves, accuracy by subject
-{output}/seed-0/runs          log for `tensorboard --logdir {output}`
+    return f"""Here is
+  {output}/README.md        the model card, with scores per subject
+  {output}/results.json     the same as data, with settings and learning curve
+  {output}/*.png            confusion matrix, learning curves, accuracy by subject
+  {output}/seed-0/runs      what `tensorboard --logdir {output}` shows
 
 Try next
-  tinymyo predict {output} RECORDING.csv --sampling-rate 200
-{real}  tinymyo train RECIPE.yaml --learning_rate 1e-4       a recipe of your own
-  tinymyo prepare emg_folder --data-dir YOUR_FILES --out windows"""
+  tinymyo predict {output} {recording} --sampling-rate {rate:g}
+  {more}
+  tinymyo prepare emg_folder --data-dir YOUR_RECORDINGS --out windows    # then `dataset: windows` in a recipe
+"""

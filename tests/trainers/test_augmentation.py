@@ -1,0 +1,93 @@
+"""Transforms of batches: what they change, what they keep, and that a seed fixes them."""
+
+import pytest
+import torch
+
+from trainers.augmentation import (
+    TRANSFORMS,
+    AmplitudeScale,
+    ChannelDropout,
+    ElectrodeRotation,
+    GaussianNoise,
+    TimeMask,
+    TimeShift,
+    make_augmentation,
+)
+from trainers.errors import RecipeError
+
+
+@pytest.fixture
+def x():
+    return torch.randn(64, 4, 50, generator=torch.Generator().manual_seed(1)) + 10
+
+
+def apply(transform, x, seed=0):
+    return transform(x, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_seed_fixes_the_outcome_and_the_input_is_kept(name, x):
+    before = x.clone()
+    transform = TRANSFORMS[name]()
+    first = apply(transform, x)
+    assert first.shape == x.shape and first.dtype == x.dtype
+    assert torch.equal(first, apply(transform, x)) and not torch.equal(first, apply(transform, x, seed=1))
+    assert torch.equal(x, before) and not torch.equal(first, x)
+
+
+def test_amplitude_scale_is_one_factor_per_channel(x):
+    ratio = apply(AmplitudeScale(window=0.2, channel=0.1), x) / x
+    assert torch.allclose(ratio, ratio[..., :1].expand_as(ratio), rtol=1e-4)
+    assert ratio.log().abs().max() <= 0.3 + 1e-5
+    same = apply(AmplitudeScale(window=0.2, channel=0.0), x) / x
+    assert torch.allclose(same, same[:, :1, :1].expand_as(same), rtol=1e-4)
+
+
+def test_noise_is_bounded_by_its_deviation(x):
+    noise = apply(GaussianNoise(0.5), x) - x
+    per_window = noise.flatten(1).std(dim=1)
+    assert per_window.max() < 0.6 and per_window.min() < 0.1
+
+
+def test_channel_dropout_takes_whole_channels(x):
+    dropped = apply(ChannelDropout(0.5), x) == 0
+    assert torch.equal(dropped.any(dim=-1), dropped.all(dim=-1))
+    assert 0.4 < dropped.float().mean() < 0.6
+
+
+def test_electrode_rotation_rolls_by_whole_channels(x):
+    y = apply(ElectrodeRotation(max_shift=1, probability=0.5), x)
+    shifts = []
+    for before, after in zip(x, y, strict=True):
+        found = [s for s in (-1, 0, 1) if torch.equal(after, before.roll(s, dims=0))]
+        assert len(found) == 1
+        shifts += found
+    assert set(shifts) == {-1, 0, 1} and 20 < shifts.count(0) < 44
+    assert torch.equal(apply(ElectrodeRotation(1, probability=0.0), x), x)
+
+
+def test_time_shift_rolls_all_channels_alike(x):
+    y = apply(TimeShift(5), x)
+    for before, after in zip(x, y, strict=True):
+        assert any(torch.equal(after, before.roll(s, dims=1)) for s in range(-5, 6))
+
+
+def test_time_mask_hides_a_span_in_all_channels(x):
+    hidden = apply(TimeMask(10), x) == 0
+    assert torch.equal(hidden.any(dim=1), hidden.all(dim=1))
+    spans = hidden[:, 0].int()
+    assert spans.sum(dim=1).max() <= 10
+    assert (spans.diff(dim=1).abs().sum(dim=1) <= 2).all()  # one stretch each
+
+
+def test_recipe_fields(x):
+    augmentation = make_augmentation({"gaussian_noise": {"std": 0.1}, "channel_dropout": None})
+    assert augmentation.transforms == (GaussianNoise(0.1), ChannelDropout())
+    assert apply(augmentation, x).shape == x.shape
+    assert make_augmentation({}) is None
+    with pytest.raises(RecipeError, match="unknown augmentation 'noise'; choose from amplitude_scale"):
+        make_augmentation({"noise": {}})
+    with pytest.raises(RecipeError, match="gaussian_noise has no parameter 'sigma'; it has std"):
+        make_augmentation({"gaussian_noise": {"sigma": 1}})
+    with pytest.raises(RecipeError, match="probability must be in"):
+        make_augmentation({"channel_dropout": {"probability": 2}})

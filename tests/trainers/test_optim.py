@@ -1,0 +1,113 @@
+"""Layer-wise learning rates, what decays, the schedule's minimum, averaged weights and the loss."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import get_scheduler
+
+from tinymyo_hf import TinyMyoForPreTraining, TinyMyoForSequenceClassification
+from trainers.errors import RecipeError
+from trainers.optim import (
+    WeightAverage,
+    balanced_class_weights,
+    classification_loss,
+    layer_index,
+    layer_wise_parameter_groups,
+)
+
+
+def test_every_parameter_is_in_one_group_with_the_rate_of_its_depth(tiny_config):
+    model = TinyMyoForSequenceClassification(tiny_config)
+    groups = layer_wise_parameter_groups(model, 1e-3, 0.01, layer_decay=0.5)
+    place = {id(p): group for group in groups for p in group["params"]}
+    assert len(place) == len(list(model.parameters())) == sum(len(group["params"]) for group in groups)
+    rates = {name: place[id(p)]["lr"] for name, p in model.named_parameters()}
+    assert rates["classifier.weight"] == rates["tinymyo.norm.weight"] == 1e-3
+    assert rates["tinymyo.layers.1.mlp.fc1.weight"] == pytest.approx(5e-4)
+    assert rates["tinymyo.layers.0.attention.qkv.bias"] == pytest.approx(2.5e-4)
+    assert rates["tinymyo.patch_embedding.weight"] == pytest.approx(1.25e-4)
+    assert groups[0]["lr"] == 1e-3  # the one that is logged
+
+
+def test_biases_norms_and_the_mask_token_do_not_decay(tiny_config):
+    model = TinyMyoForPreTraining(tiny_config)
+    groups = layer_wise_parameter_groups(model, 1e-3, 0.01, 0.9)
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, p in model.named_parameters():
+        free = name.endswith("bias") or "norm" in name or name == "mask_token"
+        assert decays[id(p)] == (0.0 if free else 0.01), name
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        ("tinymyo.patch_embedding.weight", 0),
+        ("mask_token", 0),
+        ("base_model.model.tinymyo.layers.3.attention.qkv.lora_A.default.weight", 4),
+        ("tinymyo.norm.bias", 9),
+        ("regressor.conv1.weight", 9),
+    ],
+)
+def test_depth_of_a_parameter(name, depth):
+    assert layer_index(name, num_layers=8) == depth
+
+
+def test_frozen_parameters_are_left_out(tiny_config):
+    model = TinyMyoForSequenceClassification(tiny_config)
+    model.base_model.requires_grad_(False)
+    groups = layer_wise_parameter_groups(model, 1e-3, 0.01, 0.9)
+    assert sum(p.numel() for group in groups for p in group["params"]) == model.classifier.weight.numel() + 3
+    model.requires_grad_(False)
+    with pytest.raises(RecipeError, match="no trainable parameter"):
+        layer_wise_parameter_groups(model, 1e-3, 0.01, 0.9)
+    with pytest.raises(RecipeError, match="layer_decay must be in"):
+        layer_wise_parameter_groups(TinyMyoForSequenceClassification(tiny_config), 1e-3, 0.01, 1.5)
+
+
+def test_the_librarys_schedule_ends_every_layer_at_the_same_fraction(tiny_config):
+    model = TinyMyoForSequenceClassification(tiny_config)
+    optimizer = torch.optim.AdamW(layer_wise_parameter_groups(model, 1e-3, 0.01, 0.5), lr=1e-3)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    schedule = get_scheduler("cosine_with_min_lr", optimizer, 10, 100, {"min_lr": 2e-5})
+    rates = []
+    for _ in range(100):
+        rates.append(schedule.get_last_lr())
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == [0.0] * len(peaks) and rates[10] == pytest.approx(peaks)
+    assert schedule.get_last_lr() == pytest.approx([0.02 * peak for peak in peaks])
+    assert np.diff([rate[0] for rate in rates[10:]]).max() <= 0
+
+
+def test_weight_average(tiny_config, tmp_path):
+    model = TinyMyoForSequenceClassification(tiny_config)
+    average = WeightAverage(model, decay=0.5)
+    start = model.classifier.bias.detach().clone()
+    for step in (1, 2):
+        with torch.no_grad():
+            model.classifier.bias.add_(1.0)
+        average.update(model, step)
+    # decays (1 + 1) / (10 + 1) and (1 + 2) / (10 + 2): a warm-up towards 0.5
+    expected = start + (1 - 2 / 11) * (3 / 12) + 2 * (1 - 3 / 12)
+    with average.applied(model):
+        assert torch.allclose(model.classifier.bias, expected)
+    assert torch.equal(model.classifier.bias, start + 1 + 1)
+    average.save(tmp_path)
+    other = WeightAverage(model, decay=0.5)
+    other.load(tmp_path)
+    assert all(torch.equal(other.values[name], value) for name, value in average.values.items())
+    with pytest.raises(RecipeError, match="ema_decay"):
+        WeightAverage(model, 1.0)
+
+
+def test_loss_with_weights_smoothing_and_accumulation():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 0, 0, 0, 1, 1])
+    weights = balanced_class_weights(labels, 3)
+    assert torch.allclose(weights, torch.tensor([0.75, 1.5, 0.0])) and weights[labels].mean() == pytest.approx(1.0)
+    loss = classification_loss(0.1)({"logits": logits}, labels)
+    assert torch.allclose(loss, cross_entropy(logits, labels, label_smoothing=0.1))
+    halves = classification_loss(0.1, weights)
+    parts = [halves({"logits": logits[i : i + 3]}, labels[i : i + 3], num_items_in_batch=6) for i in (0, 3)]
+    assert torch.allclose(sum(parts), halves({"logits": logits}, labels))

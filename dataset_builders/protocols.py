@@ -4,6 +4,7 @@ Splits are dicts {"train": ..., "validation": ..., "test": ...} in that order; a
 checks that the parts do not overlap: a subject (or session, or repetition) in two splits makes scores worthless.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import SplitError
@@ -108,13 +109,5 @@ def repetition_split(groups: Mapping[str, Sequence[int]]) -> dict[str, tuple[int
 
 def natural_key(text: str) -> tuple:
     """Sort key that puts "2" before "10" and "s9" before "s10"."""
-    parts, number = [], ""
-    for char in str(text) + "\0":
-        if char.isdecimal():
-            number += char
-            continue
-        if number:
-            parts.append((0, int(number), ""))
-            number = ""
-        parts.append((1, 0, char))
-    return tuple(parts)
+    # every second part is a number, so parts of two keys always compare
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", str(text))))

@@ -130,10 +130,12 @@ def _read_series(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
         except SignalError as error:
             raise RecordingError(str(error)) from error
         samples, classes = read.signal, read.labels
-    unknown = np.flatnonzero(~np.isin(classes, RAW_CLASSES))
+    # the general reader returns text if a cell is empty
+    known = list(map(str, RAW_CLASSES)) if classes.dtype.kind == "U" else RAW_CLASSES
+    unknown = np.flatnonzero(~np.isin(classes, known))
     if unknown.size:
         row = int(unknown[0])
         raise RecordingError(
-            f"{path}, line {row + 2}, column {CLASS_COLUMN!r}: {classes[row]} is not a class (0 to 7); repair the line"
+            f"{path}, line {row + 2}, column {CLASS_COLUMN!r}: {str(classes[row])!r} is not a class (0 to 7); repair the line"
         )
     return samples, classes

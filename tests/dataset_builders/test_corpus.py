@@ -1,0 +1,174 @@
+"""What all builders share: configuration, caching, streaming, several processes, errors."""
+
+import dataclasses
+import hashlib
+
+import datasets
+import numpy as np
+import pytest
+
+from dataset_builders.base import (
+    ConfigError,
+    DataError,
+    EmgBuilderConfig,
+    LayoutError,
+    PreparationError,
+    Recording,
+    SplitError,
+    _check_recordings,
+    _labels_at_rate,
+    label_segments,
+    load_corpus,
+    make_builder,
+    nested_array,
+)
+
+TINY = {"num_subjects": 3, "num_sessions": 2, "num_repetitions": 1, "hold": 1.5}
+OTHER_VALUES = {
+    "protocol": "within_subject",
+    "band_pass": None,
+    "notch_frequencies": (),
+    "filter_mode": "causal",
+    "normalization": "none",
+    "normalization_scope": "window",
+    "allow_constant_channels": True,
+    "allow_missing": True,
+    "version": "9.9.9",
+}
+
+
+def digest(data: datasets.Dataset) -> str:
+    """Hash of the content of all columns."""
+    table = data.with_format("arrow")[:]
+    digest = hashlib.sha256(table["input_values"].combine_chunks().flatten().flatten().to_numpy().tobytes())
+    digest.update(repr([table[name].to_pylist() for name in table.column_names if name != "input_values"]).encode())
+    return digest.hexdigest()
+
+
+def test_every_option_is_in_the_name_of_the_cache():
+    base = make_builder("synthetic", **TINY).config_id
+    for field in dataclasses.fields(EmgBuilderConfig):
+        if field.name in ("name", "data_dir", "data_files", "description"):
+            continue
+        value = OTHER_VALUES.get(field.name, getattr(EmgBuilderConfig, field.name))
+        if field.name not in OTHER_VALUES:
+            value = value * 2 or 1
+        assert make_builder("synthetic", **TINY | {"num_repetitions": 3}, **{field.name: value}).config_id != base
+    assert make_builder("synthetic", **TINY, window_length=200).config_id == base
+    assert make_builder("synthetic", **TINY, band_pass=[20.0, 90.0]).config_id == base
+
+
+def test_editing_the_raw_files_changes_the_name_of_the_cache(uci_dir):
+    base = make_builder("uci_emg", uci_dir).config_id
+    path = next(uci_dir.rglob("*.txt"))
+    path.write_bytes(path.read_bytes() + b"\r\n")
+    assert make_builder("uci_emg", uci_dir).config_id != base
+
+
+def test_second_load_reads_the_cache(monkeypatch):
+    first, _ = load_corpus("synthetic", **TINY)
+    monkeypatch.setattr("dataset_builders.synthetic.Synthetic.read_recording", None)
+    second, extractor = load_corpus("synthetic", **TINY)
+    assert digest(second["train"]) == digest(first["train"]) and extractor.feature_size == 8
+
+
+def test_processes_and_streaming_give_the_same_windows(tmp_path):
+    one, _ = load_corpus("synthetic", cache_dir=tmp_path / "1", **TINY)
+    two, _ = load_corpus("synthetic", cache_dir=tmp_path / "2", num_proc=2, **TINY)
+    streamed = make_builder("synthetic", cache_dir=tmp_path / "3", **TINY).as_streaming_dataset()
+    for split in one:
+        assert digest(one[split]) == digest(two[split])
+        rows = list(streamed[split])
+        assert streamed[split].num_shards == 2
+        again = datasets.Dataset.from_list(rows, features=one[split].features)
+        assert digest(again) == digest(one[split])
+
+
+def test_left_overs_of_a_killed_preparation_are_removed(tmp_path):
+    builder = make_builder("synthetic", cache_dir=tmp_path, **TINY)
+    partial = tmp_path / (builder.cache_dir + ".incomplete")
+    partial.mkdir(parents=True)
+    (partial / "synthetic-train-00007-00000-of-NNNNN.arrow").write_bytes(b"half")
+    load_corpus("synthetic", cache_dir=tmp_path, **TINY)
+    assert not [p for p in tmp_path.rglob("*") if "NNNNN" in p.name or p.name.endswith(".incomplete")]
+
+
+def test_errors_come_through_processes_unchanged(uci_dir, tmp_path):
+    path = uci_dir / "01" / "2_raw_data_12-12_22.03.16.txt"
+    path.write_bytes(path.read_bytes() + b"1\t2\r\n")
+    for num_proc in (None, 2):
+        with pytest.raises(DataError, match=r"2_raw_data_12-12_22.03.16.txt, line 3\d\d\d: 2 columns"):
+            load_corpus("uci_emg", uci_dir, cache_dir=tmp_path / "cache", num_proc=num_proc, window_length=100)
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datasets.arrow_writer.ArrowWriter.write_table", full)
+    with pytest.raises(PreparationError, match="No space left on device"):
+        load_corpus("synthetic", cache_dir=tmp_path, **TINY)
+    assert not list(tmp_path.rglob("*.arrow")) and not list(tmp_path.rglob("dataset_info.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"window_lenght": 100}, "no option window_lenght; its options are .*window_length"),
+        ({"window_length": 130}, "patch_size"),
+        ({"window_length": 0}, "window_length"),
+        ({"stride": -5}, "stride"),
+        ({"band_pass": (20, 120)}, "below 100 Hz"),
+        ({"notch_frequencies": (150,)}, "notch_frequencies"),
+        ({"normalization": "robust"}, "normalization='robust'"),
+        ({"filter_mode": "online"}, "filter_mode"),
+        ({"protocol": "mine"}, "protocol='mine' is unknown; use one of 'unseen_subjects', 'within_subject'"),
+        ({"num_subjects": 0}, "num_subjects"),
+        ({"num_subjects": 2}, "at least 3"),
+        ({"sampling_rate": 300}, "divisor of 1000"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(DataError, match=words):
+        load_corpus("synthetic", **TINY | options)
+
+
+def test_unknown_builder_and_folder(tmp_path):
+    with pytest.raises(ConfigError, match="uci_emg, synthetic, emg_folder"):
+        load_corpus("uci")
+    with pytest.raises(LayoutError, match="emg_folder"):
+        load_corpus(tmp_path)
+
+
+def test_label_segments():
+    labels = np.array([-1, -1, 0, 0, 1, 0, -1, 0, 0])
+    assert label_segments(labels) == [(2, 4, 0, 1), (4, 5, 1, 1), (5, 6, 0, 2), (7, 9, 0, 3)]
+    assert label_segments(np.full(4, -1)) == []
+
+
+def test_labels_follow_a_resampled_signal():
+    labels = np.repeat([0, 1, 2], 100)
+    np.testing.assert_array_equal(_labels_at_rate(labels, 600), np.repeat([0, 1, 2], 200))
+    np.testing.assert_array_equal(_labels_at_rate(labels, 60), np.repeat([0, 1, 2], 20))
+
+
+def test_nested_array_is_the_windows():
+    windows = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    np.testing.assert_array_equal(np.array(nested_array(windows[:, :, ::2]).to_pylist()), windows[:, :, ::2])
+
+
+def test_recordings_are_checked():
+    train = Recording("", "a", "1", "", "train")
+    with pytest.raises(LayoutError, match="no recording"):
+        _check_recordings([], "x")
+    with pytest.raises(LayoutError, match="a is listed twice"):
+        _check_recordings([train, dataclasses.replace(train, split="test")], "x")
+    with pytest.raises(SplitError, match="train"):
+        _check_recordings([dataclasses.replace(train, split="test")], "x")
+    halves = [
+        dataclasses.replace(train, repetitions=(1, 2)),
+        dataclasses.replace(train, split="test", repetitions=(2,)),
+    ]
+    with pytest.raises(SplitError, match=r"repetitions \[2\] of a"):
+        _check_recordings(halves, "x")

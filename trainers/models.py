@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoFeatureExtractor
 from transformers.utils import logging
 
 from tinymyo_hf import TINYMYO_PRESETS, TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForSequenceClassification
@@ -86,28 +87,40 @@ def _load_encoder(
         config.validate()
     except (StrictDataclassError, ValueError) as error:
         raise RecipeError(f"model_config: {_last_line(error)}") from None
+    model = _load_weights(source, config, only=f"{TinyMyoForSequenceClassification.base_model_prefix}.")
+    # A new head, even where the checkpoint has one that would fit.
+    model.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
+    model._init_weights(model.classifier)
+    return model
+
+
+def _load_weights(source: str, config: TinyMyoConfig, only: str = "") -> TinyMyoForSequenceClassification:
+    """A classifier with the weights of a checkpoint; those whose names start with `only` must match to the last one."""
     try:
         with quiet():
             model, found = TinyMyoForSequenceClassification.from_pretrained(
                 source, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
             )
     except OSError as error:
-        raise CheckpointError(_no_weights(source, error)) from None
-    prefix = f"{model.base_model_prefix}."
-    missing = sorted(name for name in found["missing_keys"] if name.startswith(prefix))
-    unexpected = sorted(name for name in found["unexpected_keys"] if name.startswith(prefix))
-    other_shape = sorted(entry[0] for entry in found["mismatched_keys"] if entry[0].startswith(prefix))
+        raise CheckpointError(
+            f"{source}: {_last_line(error)} Weights are read from safetensors only; `tinymyo convert SOURCE OUT` turns "
+            "a published checkpoint into such a folder"
+        ) from None
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{source}: its weights are not a whole safetensors file ({error}); copy the folder again"
+        ) from None
     for names, problem in (
-        (missing, "lacks"),
-        (unexpected, "has, beyond the configured encoder,"),
-        (other_shape, "has another shape for"),
+        (found["missing_keys"], "lacks"),
+        (found["unexpected_keys"], "has, beyond the configured model,"),
+        ([entry[0] for entry in found["mismatched_keys"]], "has another shape for"),
     ):
-        if names:
+        wrong = sorted(name for name in names if name.startswith(only))
+        if wrong:
             raise CheckpointError(
-                f"{source} {problem} {len(names)} encoder weights ({names[0]}, ...): its config.json and weights do "
-                "not belong together, or model_config changes the shape of the encoder; remove those fields"
+                f"{source} {problem} {len(wrong)} weights ({wrong[0]}, ...): its config.json and weights do not belong "
+                "together, or model_config changes the shape of the encoder; remove those fields"
             )
-    model._init_weights(model.classifier)  # new, even where the checkpoint has a head that would fit
     return model
 
 
@@ -143,25 +156,14 @@ def load_classifier(source: str) -> tuple[TinyMyoForSequenceClassification, Tiny
         )
     try:
         extractor = AutoFeatureExtractor.from_pretrained(source)
-        with quiet():
-            model = AutoModelForSequenceClassification.from_pretrained(source, use_safetensors=True)
-    except OSError as error:
-        raise CheckpointError(_no_weights(source, error)) from None
-    except (RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{source}: {str(error).strip().splitlines()[0]}") from None
-    return model.eval(), extractor
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{source}: no usable preprocessor_config.json ({_last_line(error)})") from None
+    return _load_weights(source, config).eval(), extractor
 
 
 def _last_line(error: Exception) -> str:
     """Strict configurations wrap the message that helps in two lines of framework."""
     return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ").removeprefix("TypeError: ")
-
-
-def _no_weights(source: str, error: OSError) -> str:
-    return (
-        f"{source}: {str(error).strip().splitlines()[0]} Weights are read from safetensors only; "
-        "`tinymyo convert SOURCE OUT` turns a published checkpoint into such a folder"
-    )
 
 
 def _add_adapters(model: TinyMyoForSequenceClassification, arguments: ModelArguments) -> nn.Module:

@@ -1,0 +1,114 @@
+"""Where a model comes from: presets, checkpoints, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_run import LABELS, TINY_MODEL
+
+from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForPreTraining, TinyMyoForSequenceClassification
+from trainers.arguments import ModelArguments
+from trainers.errors import CheckpointError, RecipeError
+from trainers.models import build_classifier, load_classifier
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """A pretraining checkpoint, with decoder and mask token."""
+    folder = tmp_path / "pretrained"
+    TinyMyoForPreTraining(TinyMyoConfig(**TINY_MODEL)).save_pretrained(folder)
+    return folder
+
+
+def build(labels=LABELS, channels=4, **fields):
+    return build_classifier(ModelArguments(**fields), labels, channels)
+
+
+def test_a_preset_with_the_labels_and_channels_of_the_data():
+    model = build(preset="tinymyo-ninapro-db5", model_config={"num_hidden_layers": 1, "drop_path_rate": 0.3})
+    assert model.config.num_channels == 4 and model.config.num_labels == 3 and model.config.drop_path_rate == 0.3
+    assert model.config.hidden_size == 192 and len(model.tinymyo.layers) == 1
+
+
+def test_a_pretrained_encoder_under_a_new_head(pretrained):
+    model = build(model_name_or_path=str(pretrained), channels=6)
+    stored = load_file(pretrained / "model.safetensors")
+    for name, value in model.tinymyo.state_dict().items():
+        assert torch.equal(value, stored[f"tinymyo.{name}"]), name
+    assert model.classifier.in_features == 24 * 6 and model.config.label2id["open"] == 2
+
+
+def test_a_classifiers_own_head_is_not_reused(tmp_path):
+    first = build(model_config=TINY_MODEL)
+    first.save_pretrained(tmp_path)
+    second = build(model_name_or_path=str(tmp_path), labels=("x", "y", "z"))
+    assert torch.equal(first.tinymyo.norm.weight, second.tinymyo.norm.weight)
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"preset": "huge"}, "unknown preset 'huge'; choose from tinymyo-base"),
+        ({"model_config": {"width": 3}}, "TinyMyoConfig has no field 'width'"),
+        ({"model_config": {"hidden_size": 25}}, "must be a multiple of num_attention_heads"),
+        ({"model_config": {"hidden_size": "big"}}, "hidden_size.*expected int"),
+        ({"model_config": TINY_MODEL, "lora": True, "lora_target_modules": ["nothing"]}, "lora_target_modules"),
+    ],
+)
+def test_model_fields_that_cannot_be_used(fields, message):
+    with pytest.raises(RecipeError, match=message):
+        build(**fields)
+
+
+@pytest.mark.parametrize(
+    ("model_config", "message"),
+    [
+        ({"hidden_size": 48}, "has another shape for 26 weights"),
+        ({"num_hidden_layers": 3}, "lacks 12 weights"),
+        ({"num_hidden_layers": 1}, "has, beyond the configured model, 12 weights"),
+    ],
+)
+def test_a_checkpoint_of_another_shape(pretrained, model_config, message):
+    with pytest.raises(CheckpointError, match=message):
+        build(model_name_or_path=str(pretrained), model_config=model_config)
+
+
+def test_checkpoints_that_are_none(tmp_path, pretrained):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        build(model_name_or_path=str(tmp_path / "missing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="no config.json.*tinymyo convert"):
+        build(model_name_or_path=str(tmp_path / "empty"))
+
+    weights = load_file(pretrained / "model.safetensors")
+    (pretrained / "model.safetensors").unlink()
+    torch.save(weights, pretrained / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="read from safetensors only"):
+        build(model_name_or_path=str(pretrained))
+    (pretrained / "model.safetensors").write_bytes((pretrained / "pytorch_model.bin").read_bytes())
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        build(model_name_or_path=str(pretrained))
+
+    config = json.loads((pretrained / "config.json").read_text())
+    (pretrained / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
+    with pytest.raises(CheckpointError, match="a bert checkpoint; a tinymyo checkpoint is needed"):
+        build(model_name_or_path=str(pretrained))
+
+
+def test_load_classifier(tmp_path, pretrained):
+    with pytest.raises(CheckpointError, match="not a classifier: fine-tune it first"):
+        load_classifier(str(pretrained))
+    model = TinyMyoForSequenceClassification(TinyMyoConfig(**TINY_MODEL, num_channels=4, num_labels=3))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="preprocessor_config.json"):
+        load_classifier(str(tmp_path))
+    TinyMyoFeatureExtractor(window_length=40, patch_size=10).save_pretrained(tmp_path)
+    loaded, extractor = load_classifier(str(tmp_path))
+    assert not loaded.training and extractor.window_length == 40
+
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({**weights, "classifier.bias": torch.zeros(7)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="has another shape for 1 weights .classifier.bias"):
+        load_classifier(str(tmp_path))

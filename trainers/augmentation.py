@@ -101,18 +101,52 @@ class ElectrodeRotation:
 
 @dataclass(frozen=True)
 class TimeShift:
-    """Roll a window in time by up to `max_samples` either way. The seam is one discontinuity, no zero padding."""
+    """Roll a window in time by up to `max_samples` either way, all its channels together or each by itself
+    (`per_channel`). The seam is one discontinuity, no zero padding.
+
+    Rolling each channel by itself breaks the phase between electrodes: what is left to learn from is how strong and
+    how fast each of them is.
+    """
 
     max_samples: int = 20
+    per_channel: bool = False
 
     def __post_init__(self) -> None:
         _check_range("time_shift.max_samples", self.max_samples, 1, 1_000_000)
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         batch, channels, time = x.shape
-        shift = _integers(2 * self.max_samples + 1, (batch,), x, generator) - self.max_samples
-        source = (torch.arange(time, device=x.device) - shift[:, None]) % time  # (batch, time)
-        return x.gather(2, source[:, None, :].expand(batch, channels, time))
+        rows = (batch, channels if self.per_channel else 1)
+        shift = _integers(2 * self.max_samples + 1, rows, x, generator) - self.max_samples
+        source = (torch.arange(time, device=x.device) - shift[:, :, None]) % time  # (batch, rows, time)
+        return x.gather(2, source.expand(batch, channels, time))
+
+
+@dataclass(frozen=True)
+class Polarity:
+    """Turn each channel of each window upside down with `probability`: which way the electrodes of a pair were wired
+    says nothing about the movement."""
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_range("polarity.probability", self.probability, 0.0, 1.0)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return torch.where(_uniform((*x.shape[:2], 1), x, generator) < self.probability, -x, x)
+
+
+@dataclass(frozen=True)
+class TimeReversal:
+    """Play each window backwards with `probability`; for classes that are held, not for movements with a direction."""
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_range("time_reversal.probability", self.probability, 0.0, 1.0)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return torch.where(_uniform((x.shape[0], 1, 1), x, generator) < self.probability, x.flip(2), x)
 
 
 @dataclass(frozen=True)
@@ -141,6 +175,8 @@ TRANSFORMS: dict[str, type] = {
     "channel_dropout": ChannelDropout,
     "electrode_rotation": ElectrodeRotation,
     "time_shift": TimeShift,
+    "polarity": Polarity,
+    "time_reversal": TimeReversal,
     "time_mask": TimeMask,
 }
 

@@ -9,7 +9,9 @@ from trainers.augmentation import (
     ChannelDropout,
     ElectrodeRotation,
     GaussianNoise,
+    Polarity,
     TimeMask,
+    TimeReversal,
     TimeShift,
     make_augmentation,
 )
@@ -70,6 +72,23 @@ def test_time_shift_rolls_all_channels_alike(x):
     y = apply(TimeShift(5), x)
     for before, after in zip(x, y, strict=True):
         assert any(torch.equal(after, before.roll(s, dims=1)) for s in range(-5, 6))
+
+
+def test_time_shift_rolls_each_channel_by_itself(x):
+    y = apply(TimeShift(25, per_channel=True), x)
+    assert torch.equal(y.sort(dim=2).values, x.sort(dim=2).values)
+    alike = [any(torch.equal(a, b.roll(s, dims=1)) for s in range(50)) for b, a in zip(x, y, strict=True)]
+    assert sum(alike) < 5
+
+
+def test_polarity_and_time_reversal(x):
+    turned = apply(Polarity(0.5), x) / x
+    assert torch.equal(turned, turned[..., :1].expand_as(turned)) and set(turned.unique().tolist()) == {-1.0, 1.0}
+    assert 0.4 < (turned < 0).float().mean() < 0.6
+    y = apply(TimeReversal(0.5), x)
+    backwards = [torch.equal(after, before.flip(1)) for before, after in zip(x, y, strict=True)]
+    assert 20 < sum(backwards) < 44
+    assert all(back or torch.equal(a, b) for back, a, b in zip(backwards, y, x, strict=True))
 
 
 def test_time_mask_hides_a_span_in_all_channels(x):

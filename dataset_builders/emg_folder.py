@@ -104,7 +104,7 @@ class EmgFolder(EmgBuilder):
         """Hz of all recordings after reading, and resampling if that was asked for."""
         if self.config.sampling_rate is not None:
             return self.config.sampling_rate
-        stated = {row.sampling_rate: row for row in self.rows if row.sampling_rate is not None}
+        stated = {row.sampling_rate: row for row in reversed(self.rows) if row.sampling_rate is not None}
         if len(stated) > 1:
             examples = ", ".join(f"{row.file_name} (line {row.line}) at {rate:g} Hz" for rate, row in stated.items())
             raise ConfigError(

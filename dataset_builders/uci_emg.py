@@ -136,6 +136,7 @@ def _read_series(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     if unknown.size:
         row = int(unknown[0])
         raise RecordingError(
-            f"{path}, line {row + 2}, column {CLASS_COLUMN!r}: {str(classes[row])!r} is not a class (0 to 7); repair the line"
+            f"{path}, line {row + 2}, column {CLASS_COLUMN!r}: {str(classes[row])!r} is not a class (0 to 7); "
+            "repair the line"
         )
     return samples, classes

@@ -109,13 +109,11 @@ def test_archive_without_files(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-@pytest.mark.parametrize(
-    "name", ["../evil.txt", "a/../../evil.txt", "/tmp/evil-tinymyo.txt", "..\\evil.txt", "C:\\evil"]
-)
+@pytest.mark.parametrize("name", ["../evil.txt", "a/../../evil.txt", "/tmp/evil-tinymyo", "..\\evil.txt", "C:\\evil"])
 def test_members_that_leave_the_folder(tmp_path, kind, name):
     archive = make_archive(tmp_path / f"corpus.{kind}", {"fine.txt": b"x", name: b"evil"})
     refused(archive, tmp_path / "cache", "points outside")
-    assert not list(tmp_path.rglob("evil*")) and not Path("/tmp/evil-tinymyo.txt").exists()
+    assert not list(tmp_path.rglob("evil*")) and not Path("/tmp/evil-tinymyo").exists()
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])

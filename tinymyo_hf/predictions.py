@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import pipeline
 
+from tinymyo_hf.quiet import quiet
 from tinymyo_hf.signal import SignalError
 
 SUFFIXES = (".csv", ".json")
@@ -39,7 +40,8 @@ def classify_file(
     if not Path(checkpoint).exists() and Path(checkpoint).is_absolute():
         raise PredictionError(f"{checkpoint}: no such checkpoint; check the path")
     try:
-        classify = pipeline("emg-classification", model=str(checkpoint), batch_size=batch_size)
+        with quiet():
+            classify = pipeline("emg-classification", model=str(checkpoint), batch_size=batch_size)
     except SignalError:
         raise
     except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:

@@ -20,15 +20,16 @@ from tinymyo_hf.tinymyo.modeling_tinymyo import (
 
 
 def register() -> None:
-    """Registers every model type and pipeline. Registering again replaces the entry by itself."""
+    """Registers every model type and pipeline. Registering again changes nothing."""
     AutoConfig.register(TinyMyoConfig.model_type, TinyMyoConfig, exist_ok=True)
     AutoFeatureExtractor.register(TinyMyoConfig, TinyMyoFeatureExtractor, exist_ok=True)
     AutoModel.register(TinyMyoConfig, TinyMyoModel, exist_ok=True)
     AutoModelForPreTraining.register(TinyMyoConfig, TinyMyoForPreTraining, exist_ok=True)
     AutoModelForSequenceClassification.register(TinyMyoConfig, TinyMyoForSequenceClassification, exist_ok=True)
-    PIPELINE_REGISTRY.register_pipeline(
-        "emg-classification",
-        pipeline_class=EmgClassificationPipeline,
-        pt_model=AutoModelForSequenceClassification,
-        type="multimodal",
-    )
+    if "emg-classification" not in PIPELINE_REGISTRY.get_supported_tasks():  # the library warns of a second time
+        PIPELINE_REGISTRY.register_pipeline(
+            "emg-classification",
+            pipeline_class=EmgClassificationPipeline,
+            pt_model=AutoModelForSequenceClassification,
+            type="multimodal",
+        )

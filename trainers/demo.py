@@ -13,6 +13,7 @@ from transformers import pipeline
 
 from dataset_builders.base import make_builder
 from dataset_builders.synthetic import simulate_recording
+from tinymyo_hf.quiet import quiet
 from tinymyo_hf.recordings import read_recording
 from trainers.arguments import DataArguments, parse_recipe, read_recipe
 from trainers.finetune import run
@@ -51,7 +52,8 @@ def run_demo(
     print(score_table(scores_by_model(results)[0]))
 
     _say("3/4", f"the saved model, loaded again from {output}")
-    classify = pipeline("emg-classification", model=str(output))
+    with quiet():
+        classify = pipeline("emg-classification", model=str(output))
     print(f"{type(classify.model).__name__}, {sum(p.numel() for p in classify.model.parameters()):,} parameters")
 
     file, subject, truth = unseen_recording(data_arguments, results["labels"], Path(output))

@@ -26,6 +26,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, TrainerState, se
 from dataset_builders.base import load_corpus
 from dataset_builders.torch_view import WindowDataset, collate_windows
 from tinymyo_hf import TinyMyoFeatureExtractor
+from tinymyo_hf.quiet import quiet
 from trainers.arguments import DataArguments, FinetuneArguments, ModelArguments
 from trainers.augmentation import make_augmentation
 from trainers.baselines import run_baselines
@@ -33,7 +34,7 @@ from trainers.callbacks import use_readable_progress
 from trainers.errors import RecipeError
 from trainers.metrics import HEADLINE_METRICS, classification_metrics
 from trainers.model_card import write_model_card
-from trainers.models import build_classifier, merged, parameter_counts, quiet
+from trainers.models import build_classifier, merged, parameter_counts
 from trainers.optim import LayerwiseTrainer, balanced_class_weights, classification_loss
 from trainers.report import summarize_seeds, write_json, write_plots
 from trainers.runs import claim_output, describe_environment, last_complete_checkpoint, remove_checkpoints

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,13 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor
-from transformers.utils import logging
 
 from tinymyo_hf import TINYMYO_PRESETS, TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForSequenceClassification
+from tinymyo_hf.quiet import quiet
 from trainers.arguments import ModelArguments
 from trainers.errors import CheckpointError, RecipeError
 
 HEAD = "classifier"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Mutes the library's bars and reports of loading and saving weights: what matters of them becomes an error."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def build_classifier(arguments: ModelArguments, labels: Sequence[str], num_channels: int) -> nn.Module:

@@ -1,0 +1,154 @@
+"""The `tinymyo` command: instant help, predictions, conversion, and one clear line for what a user can put right."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForPreTraining, TinyMyoForSequenceClassification
+from tinymyo_hf.cli import app
+
+COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "convert")
+
+
+def tinymyo(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+def refused(*arguments):
+    """The message of a command that ends with exit code 2: one line, no traceback."""
+    message = tinymyo(*arguments, code=2).stderr
+    assert message.startswith("tinymyo: ") and message.count("\n") == 1 and "Traceback" not in message, message
+    return message
+
+
+@pytest.fixture
+def checkpoint(tiny_config, tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "model"
+    TinyMyoForSequenceClassification(tiny_config).save_pretrained(folder)
+    extractor = TinyMyoFeatureExtractor(feature_size=4, window_length=100, stride=50, patch_size=10)
+    extractor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def recording(tmp_path):
+    path = tmp_path / "recording.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(4, 2000)))
+    return path
+
+
+def test_help_is_instant_and_loads_no_torch():
+    code = (
+        "import sys; sys.argv = ['tinymyo', '--help']\n"
+        "from tinymyo_hf.cli import app\n"
+        "try: app()\n"
+        "finally: assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)\n"
+    )
+    started = time.perf_counter()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    assert run.returncode == 0, run.stderr
+    assert all(command in run.stdout for command in COMMANDS)
+    assert seconds < 5, "well below 1 s on an idle machine"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    assert "Options" in tinymyo(command, "--help").output
+
+
+def test_predict_prints_a_table_and_writes_files(checkpoint, recording, tmp_path):
+    out = tinymyo("predict", checkpoint, recording, "--sampling-rate", 200, "--output", tmp_path / "out/w.csv").stdout
+    assert "19 more windows" in out and "whole recording:" in out and "39 windows written" in out
+    with open(tmp_path / "out/w.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 39 and rows[1]["start"] == "0.25" and rows[1]["label"] in ("rest", "fist", "open")
+    tinymyo("predict", checkpoint, recording, "--sampling-rate", 200, "--output", tmp_path / "w.json", "--stride", 100)
+    prediction = json.loads((tmp_path / "w.json").read_text())
+    assert len(prediction["windows"]) == 20 and prediction["label"] in prediction["scores"]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_predict_from_part_of_a_table_at_another_rate(checkpoint, tmp_path):
+    path = tmp_path / "recording.csv"
+    samples = np.random.default_rng(0).normal(size=(1000, 5))
+    np.savetxt(path, samples, delimiter=",", header="a,b,c,d,e", comments="")
+    assert "5 channels" in refused("predict", checkpoint, path, "--sampling-rate", 400)
+    options = ("--sampling-rate", 400, "--channels", "a,b,2,-1")
+    assert "--resample" not in refused("predict", checkpoint, path, *options)
+    assert "whole recording" in tinymyo("predict", checkpoint, path, *options, "--resample").stdout
+
+
+def test_predict_refuses_what_cannot_work(checkpoint, recording, tmp_path):
+    def predict(*arguments):
+        return refused("predict", *arguments)
+
+    assert "missing.npy: no such file" in predict(checkpoint, tmp_path / "missing.npy", "--sampling-rate", 200)
+    assert "sampling rate is not known" in predict(checkpoint, recording)
+    assert "1000" in predict(checkpoint, recording, "--sampling-rate", 1000)
+    assert "no such checkpoint" in predict(tmp_path / "none", recording, "--sampling-rate", 200)
+    assert "change the name" in predict(checkpoint, recording, "--sampling-rate", 200, "--output", tmp_path / "w.txt")
+    (checkpoint / "config.json").unlink()
+    assert "cannot be loaded" in predict(checkpoint, recording, "--sampling-rate", 200)
+    assert not (tmp_path / "w.txt").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = CliRunner().invoke(app, ["--debug", "predict", str(tmp_path / "none"), "x.npy"])
+    assert result.exit_code == 1 and "no such checkpoint" in str(result.exception)
+
+
+def test_convert(tmp_path, recording):
+    """A released pretraining checkpoint, rebuilt here from a native one under the released names."""
+    config = TinyMyoConfig(
+        hidden_size=12, num_hidden_layers=1, num_attention_heads=3, intermediate_size=24, patch_size=10
+    )
+    native = TinyMyoForPreTraining(config).state_dict()
+    renamed = {
+        name.replace("tinymyo.", "")
+        .replace("patch_embedding", "patch_embedding.patch_embed.proj")
+        .replace("layers.", "blocks.")
+        .replace("attention.", "attn.")
+        .replace("decoder", "model_head.decoder_pred"): value.clone()
+        for name, value in native.items()
+    }
+    kernel = "patch_embedding.patch_embed.proj.weight"
+    renamed[kernel] = renamed[kernel][:, None, None]
+    renamed["mask_token"] = renamed["mask_token"][None, None]
+    source = tmp_path / "released.safetensors"
+    save_file({name: value.contiguous() for name, value in renamed.items()}, source)
+
+    out = tinymyo(
+        "convert", source, tmp_path / "native", "--position-embedding", "none", "--measure", recording,
+        "--sampling-rate", 200,
+    ).stdout  # fmt: skip
+    assert "position_embedding_type=rope" in out and "TinyMyoForPreTraining" in out
+    assert TinyMyoConfig.from_pretrained(tmp_path / "native").position_embedding_type == "none"
+    assert "no such file" in refused("convert", tmp_path / "missing.safetensors", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_train_and_prepare_refuse_what_cannot_work(tmp_path):
+    output = ("--output_dir", tmp_path / "run", "--report_to", "none")
+    assert "there is no recipe nothing" in refused("train", "nothing")
+    assert "did you mean learning_rate" in refused("train", "synthetic", *output, "--lerning_rate", "1")
+    assert "uci_emg needs data_dir" in refused("train", "uci_emg_200", *output)
+    missing = ("--data_dir", tmp_path / "missing.zip")
+    assert "missing.zip" in refused("train", "uci_emg_200", *output, "--overwrite", *missing)
+    assert "is neither a builder" in refused("train", "synthetic", *output, "--dataset", "nothing", "--overwrite")
+    options = ("--dataset_config.strides", 50)
+    assert "synthetic has no option strides" in refused("train", "synthetic", *output, "--overwrite", *options)
+    assert "synthetic has no option strides" in refused("prepare", "synthetic", "--out", tmp_path / "p", "--strides", 5)
+    assert "window_length" in refused("prepare", "synthetic", "--out", tmp_path / "p", "--window_length", "210")
+    assert not (tmp_path / "p").exists()

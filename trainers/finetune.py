@@ -108,8 +108,11 @@ def run(
     """
     output = Path(arguments.output_dir)
     augmentation = make_augmentation(arguments.augmentations)  # before anything slow, for its errors
+    main = arguments.process_index == 0
+    settings = _settings(model_arguments, data_arguments, arguments)
     with arguments.main_process_first(desc="preparing windows"):
-        claim_output(output, _settings(model_arguments, data_arguments, arguments), arguments.overwrite)
+        if main:
+            claim_output(output, settings, arguments.overwrite)
         data, extractor = load_corpus(
             data_arguments.dataset,
             data_dir=data_arguments.data_dir,
@@ -118,7 +121,6 @@ def run(
             **data_arguments.dataset_config,
         )
     task = make_task(data, extractor, data_arguments.dataset)
-    main = arguments.process_index == 0
     if main:
         print(_describe(task, data_arguments.dataset), flush=True)
     baselines = _baselines(task, output) if arguments.baselines and main else {}
@@ -149,7 +151,7 @@ def run(
         "validation": summarize_seeds([result["validation"] for result in runs]),
         "baselines": baselines,
         "runs": runs,
-        "arguments": _settings(model_arguments, data_arguments, arguments),
+        "arguments": settings,
         "hyperparameters": _hyperparameters(model_arguments, arguments),
         "command": command,
         "environment": describe_environment(arguments.device),
@@ -171,7 +173,8 @@ def run_seed(
     """Train, select on validation and test one model in `folder`; what an earlier start left there is continued."""
     finished = folder / "result.json"
     if finished.is_file():
-        print(f"seed {seed}: finished earlier, see {folder}", flush=True)
+        if arguments.process_index == 0:
+            print(f"seed {seed}: finished earlier, see {folder}", flush=True)
         return json.loads(finished.read_text(encoding="utf-8"))
     set_seed(seed)
     model = build_classifier(model_arguments, task.labels, task.num_channels)
@@ -243,7 +246,8 @@ def _headline(prediction: EvalPrediction) -> dict[str, float]:
 def _train_or_resume(trainer: LayerwiseTrainer, folder: Path, seed: int) -> float:
     """Train to the end and load the best weights; returns the seconds of this start."""
     started = time.perf_counter()
-    checkpoint = last_complete_checkpoint(folder)
+    with trainer.args.main_process_first(desc="looking for a checkpoint"):
+        checkpoint = last_complete_checkpoint(folder)
     with quiet():
         if checkpoint is None:
             trainer.train()

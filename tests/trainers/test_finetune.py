@@ -77,14 +77,15 @@ def test_a_killed_run_continues_to_the_same_weights(train_tiny, monkeypatch, tmp
     assert resumed["test"] == whole["test"]
 
 
-def test_a_run_that_ended_early_is_not_trained_further(train_tiny, monkeypatch):
-    fields = {"early_stopping_patience": 1, "learning_rate": 1e-7, "num_train_epochs": 20}
+@pytest.mark.parametrize("fields", [{"early_stopping_patience": 1, "learning_rate": 1e-7, "num_train_epochs": 20}, {}])
+def test_a_run_killed_after_training_is_not_trained_further(train_tiny, monkeypatch, fields):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(finetune, "_evaluate_on_test", lambda *args: (_ for _ in ()).throw(Killed))
         train_tiny(**fields)
-    resumed = train_tiny(**fields)
+    resumed, whole = train_tiny(**fields), train_tiny(output_dir="whole", **fields)
     assert len(resumed["runs"][0]["history"]) < 20
-    assert resumed["runs"][0]["history"] == train_tiny(output_dir="whole", **fields)["runs"][0]["history"]
+    assert resumed["runs"][0]["history"] == whole["runs"][0]["history"]
+    assert resumed["test"] == whole["test"]
 
 
 def test_finished_seeds_are_reused_and_new_ones_added(train_tiny, capsys):

@@ -4,6 +4,7 @@ Both read Arrow buffers directly; `with_format("torch")` goes through Python lis
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import datasets
 import numpy as np
@@ -36,25 +37,54 @@ class WindowDataset(torch.utils.data.Dataset):
         self.transform = transform
         self.columns = tuple(columns)
         self.window_shape = window_shape(hf_dataset.features)
-        self._arrow = hf_dataset.with_format("arrow", columns=["input_values", *self.columns])
 
     def __len__(self) -> int:
-        return len(self._arrow)
+        return len(self.hf_dataset)
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        return _items(self._arrow[list(indices)], self.window_shape, self.columns, self.transform)
+        rows = self._rows[np.asarray(indices)]
+        values = {column: cells[rows].tolist() for column, cells in self._cells.items()}
+        return _items(torch.from_numpy(self._gather(rows)), values, self.transform)
+
+    def __getstate__(self) -> dict:
+        # views into the mapped file are made anew in a worker process, not sent to it
+        cached = ("_rows", "_chunks", "_cells")
+        return {name: value for name, value in self.__dict__.items() if name not in cached}
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """All windows and labels at once, for classical models: float32 (windows, channels, time), int64 (windows,).
 
         Transforms are not applied. The memory needed is that of all the windows.
         """
-        table = self.hf_dataset.with_format("arrow", columns=["input_values", "label"])[:]
-        values = _values(table["input_values"]).to_numpy(zero_copy_only=False)
-        return values.reshape(-1, *self.window_shape), table["label"].to_numpy()
+        return self._gather(self._rows), self.hf_dataset.data.column("label").to_numpy()[self._rows]
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """Row of the underlying table for each item: `select`, `filter` and `shuffle` only rearrange these."""
+        indices = self.hf_dataset._indices
+        return np.arange(len(self.hf_dataset)) if indices is None else indices.column(0).to_numpy().astype(np.int64)
+
+    @cached_property
+    def _chunks(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """The windows of each chunk of the table, (windows, channels, time), not copied; and each chunk's first row."""
+        chunks = self.hf_dataset.data.column("input_values").chunks
+        views = [_flat(chunk).to_numpy().reshape(-1, *self.window_shape) for chunk in chunks]
+        return views, np.cumsum([0, *map(len, views)])
+
+    def _gather(self, rows: np.ndarray) -> np.ndarray:
+        chunks, first_rows = self._chunks
+        which = np.searchsorted(first_rows, rows, side="right") - 1
+        windows = np.empty((len(rows), *self.window_shape), np.float32)
+        for i, (chunk, row) in enumerate(zip(which.tolist(), (rows - first_rows[which]).tolist(), strict=True)):
+            windows[i] = chunks[chunk][row]
+        return windows
+
+    @cached_property
+    def _cells(self) -> dict[str, np.ndarray]:
+        return {column: self.hf_dataset.data.column(column).to_numpy() for column in self.columns}
 
 
 class IterableWindowDataset(torch.utils.data.IterableDataset):
@@ -95,7 +125,11 @@ class IterableWindowDataset(torch.utils.data.IterableDataset):
         if part is None:
             return
         for table in part.iter(batch_size=self.read_size):
-            yield from _items(table, self.window_shape, self.columns, self.transform)
+            # copied, because writing in place to a mapped file would crash the process
+            samples = _flat(table["input_values"].combine_chunks()).to_numpy().copy()
+            windows = torch.from_numpy(samples.reshape(-1, *self.window_shape))
+            values = {column: table[column].to_numpy().tolist() for column in self.columns}
+            yield from _items(windows, values, self.transform)
 
     def _of_this_worker(self) -> datasets.IterableDataset | None:
         worker = torch.utils.data.get_worker_info()
@@ -129,23 +163,17 @@ def window_shape(features: datasets.Features) -> tuple[int, int]:
     return outer.length, inner.length
 
 
-def _values(column: pa.ChunkedArray) -> pa.Array:
-    """The samples of a column of windows, flat; copied if the column has several chunks."""
-    windows = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+def _flat(windows: pa.Array) -> pa.Array:
+    """The samples of windows, one after the other."""
     return windows.flatten().flatten()
 
 
-def _items(
-    table: pa.Table, shape: tuple[int, int], columns: Sequence[str], transform: WindowTransform | None
-) -> list[dict]:
-    windows = torch.from_dlpack(_values(table["input_values"])).reshape(-1, *shape)
-    if table["input_values"].num_chunks == 1:
-        windows = windows.clone()  # still the mapped file, where writing in place would crash the process
+def _items(windows: torch.Tensor, values: dict[str, list], transform: WindowTransform | None) -> list[dict]:
     if transform is not None:
         windows = transform(windows)
     items = [{"input_values": window} for window in windows.unbind()]
-    for column in columns:
+    for column, cells in values.items():
         name = "labels" if column == "label" else column
-        for item, value in zip(items, table[column].to_pylist(), strict=True):
-            item[name] = value
+        for item, cell in zip(items, cells, strict=True):
+            item[name] = cell
     return items

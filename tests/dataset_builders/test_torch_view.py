@@ -1,5 +1,7 @@
 """Tensor views: right items, safe to write to, every window once across nodes and workers."""
 
+import pickle
+
 import datasets
 import numpy as np
 import pytest
@@ -10,6 +12,13 @@ from dataset_builders.base import load_corpus, make_builder
 from dataset_builders.torch_view import IterableWindowDataset, WindowDataset, collate_windows, window_shape
 
 TINY = {"num_subjects": 5, "num_sessions": 2, "num_repetitions": 1, "hold": 1.5, "window_length": 100, "stride": 50}
+
+ARRANGEMENTS = [
+    lambda d: d,
+    lambda d: d.shuffle(seed=1),
+    lambda d: d.select([5, 2, 90]),
+    lambda d: d.select(range(7, 99)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +39,7 @@ def test_items(data):
     assert len(view) == len(data)
 
 
-@pytest.mark.parametrize("arrange", [lambda d: d.shuffle(seed=1), lambda d: d.select([5, 2, 90]), lambda d: d])
+@pytest.mark.parametrize("arrange", ARRANGEMENTS)
 def test_batches(data, arrange):
     part = arrange(data)
     view = WindowDataset(part, columns=("label", "subject", "start"))
@@ -62,6 +71,8 @@ def test_writing_to_an_item_leaves_the_data_alone(data):
     view = WindowDataset(data)
     view[0]["input_values"].zero_()
     assert view[0]["input_values"].abs().sum() > 0
+    stream = IterableWindowDataset(data.to_iterable_dataset(), transform=lambda windows: windows.mul_(0))
+    assert next(iter(stream))["input_values"].abs().sum() == 0 and view[0]["input_values"].abs().sum() > 0
 
 
 def test_arrays(data):
@@ -70,6 +81,21 @@ def test_arrays(data):
     assert windows.shape == (len(data), 8, 100) and labels.dtype == np.int64
     np.testing.assert_array_equal(windows[-1], np.float32(order[-1]["input_values"]))
     assert labels.tolist() == order["label"][:]
+
+
+def test_pickled_views_carry_no_windows(data):
+    view = WindowDataset(data.shuffle(seed=0))
+    expected = view[7]["input_values"]
+    packed = pickle.dumps(view)
+    assert len(packed) < 100_000
+    assert torch.equal(pickle.loads(packed)[7]["input_values"], expected)
+
+
+def test_positions_as_in_lists(data):
+    view = WindowDataset(data)
+    assert torch.equal(view[-1]["input_values"], view[len(view) - 1]["input_values"])
+    with pytest.raises(IndexError):
+        view[len(view)]
 
 
 def test_other_datasets_are_refused():

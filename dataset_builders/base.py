@@ -243,7 +243,7 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
 
     def _download_and_prepare(self, dl_manager: object, verification_mode: object, **kwargs: object) -> None:
         # files of a preparation that was killed would otherwise move along into the finished folder
-        for left_over in Path(self._output_dir).iterdir():
+        for left_over in filter(Path.is_file, Path(self._output_dir).iterdir()):
             left_over.unlink()
         super()._download_and_prepare(dl_manager, verification_mode, **kwargs)
 

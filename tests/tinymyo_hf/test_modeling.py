@@ -501,6 +501,17 @@ def test_compiles_as_one_graph(masked):
         torch.testing.assert_close(run(compiled, x, **kwargs), run(model, x, **kwargs), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
+def test_generated_code_equals_eager_code():
+    model, x = build(TinyMyoForSequenceClassification), windows()
+    compiled = torch.compile(model, fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(run(compiled, x), run(model, x), atol=1e-5, rtol=0)
+    model.train()
+    compiled(x, labels=torch.tensor([0, 3, 4])).loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_regression_refuses_targets_of_another_length():
     with pytest.raises(ValueError, match="config.target_length"):
         build(TinyMyoForRegression)(windows(), labels=torch.zeros(3, 41, 5))

@@ -1,6 +1,7 @@
 """The converter: parity with the released implementation, and what it refuses."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tinymyo_hf.tinymyo.convert_tinymyo_checkpoint import (
     measure_position_embeddings,
 )
 
+REFERENCE_OUTPUTS = Path(__file__).parents[1] / "fixtures"
 FIXTURES = {
     "cls_small_rand": (TinyMyoForSequenceClassification, {}),
     "clsmean_small_rand": (TinyMyoForSequenceClassification, {"num_channels": 4}),
@@ -52,12 +54,12 @@ def reference_state(head="classifier", hidden=12, layers=2, channels=4, patch=10
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-def test_outputs_equal_the_released_implementation(name, shared_dir, tmp_path):
+def test_outputs_equal_the_released_implementation(name, tmp_path):
     model_class, options = FIXTURES[name]
-    source = shared_dir / "fixtures" / f"{name}.state.safetensors"
+    source = REFERENCE_OUTPUTS / f"{name}.state.safetensors"
     convert_checkpoint(source, tmp_path / "out", position_embedding_type="none", **options)
     model = model_class.from_pretrained(tmp_path / "out")
-    expected = load_file(shared_dir / "fixtures" / f"{name}.io.safetensors")
+    expected = load_file(REFERENCE_OUTPUTS / f"{name}.io.safetensors")
     with torch.no_grad():
         latent = model.tinymyo(expected["input"]).last_hidden_state
         if model_class is TinyMyoForPreTraining:

@@ -191,7 +191,7 @@ class TinyMyoAttention(nn.Module):
             **kwargs,
         )
         # (batch, tokens, heads, head_dim) -> (batch, tokens, hidden)
-        output = output.reshape(batch, tokens, -1)
+        output = output.reshape(batch, tokens, self.num_heads * self.head_dim)
         return self.proj_dropout(self.proj(output)), weights
 
     def _attention_function(self) -> Callable:
@@ -503,7 +503,8 @@ class TinyMyoForPreTraining(TinyMyoPreTrainedModel):
             noise = noise.masked_fill(~token_mask, 2.0)  # real tokens draw from [0, 1): padding ranks last
             count = token_mask.sum(dim=-1, keepdim=True)
         rank = noise.argsort(dim=-1).argsort(dim=-1)
-        return rank < (count * self.config.mask_ratio).long()
+        # A product such as 75 * 0.84 may come out just below the whole number it stands for.
+        return rank < (count * self.config.mask_ratio + 1e-3).long()
 
 
 class TinyMyoForSequenceClassification(TinyMyoPreTrainedModel):
@@ -603,6 +604,9 @@ def interpolate_frames(
 class TinyMyoForRegression(TinyMyoPreTrainedModel):
     """Regression of a trajectory (joint angles, forces) from a window; L1 loss."""
 
+    # The loss is a mean over its own batch: the Trainer is to average it over accumulation steps and processes.
+    accepts_loss_kwargs = False
+
     def __init__(self, config: TinyMyoConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -626,7 +630,8 @@ class TinyMyoForRegression(TinyMyoPreTrainedModel):
 
         Returns:
             `logits` (batch, target_length, num_labels) over the real samples of each window (one frame per sample
-            when `target_length` is None) and, with labels, the mean absolute error as `loss`.
+            when `target_length` is None) and, with labels, the mean absolute error as `loss`; frames of padded samples
+            do not count.
         """
         outputs = self.tinymyo(input_values, attention_mask=attention_mask, channel_mask=channel_mask, **kwargs)
         hidden_states = split_channels(outputs.last_hidden_state, input_values.shape[1], channel_mask, self.config)
@@ -642,7 +647,13 @@ class TinyMyoForRegression(TinyMyoPreTrainedModel):
                     f"labels must be (batch, target_length, num_labels) = {tuple(logits.shape)}, "
                     f"got {tuple(labels.shape)}: set config.target_length to the targets' length."
                 )
-            loss = nn.functional.l1_loss(logits, labels)
+            if attention_mask is not None and self.config.target_length is None:
+                real = attention_mask.bool()[:, :, None]
+                # Equal to the prediction, whatever the targets are padded with, they add neither loss nor gradient.
+                labels = torch.where(real, labels, logits.detach())
+                loss = (logits - labels).abs().sum() / (real.sum() * logits.shape[-1]).clamp(min=1)
+            else:
+                loss = nn.functional.l1_loss(logits, labels)
         return TinyMyoForRegressionOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )

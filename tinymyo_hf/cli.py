@@ -88,7 +88,7 @@ def _explain(error: Exception) -> str | None:
 def demo(
     context: typer.Context,
     data_dir: Annotated[str | None, typer.Option(help="UCI EMG, folder or archive; without it synthetic.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for the trained model and its report.")] = Path("tinymyo-demo"),
+    output: Annotated[Path, typer.Option(help="Folder for the trained model and its report.")] = Path("runs/demo"),
     num_proc: NumProc = None,
 ) -> None:
     """Train TinyMyo on the embedded corpus, evaluate it on unseen subjects, and predict a recording (minutes).

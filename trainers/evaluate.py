@@ -33,8 +33,7 @@ from trainers.report import (
 
 # The fields of the preprocessing that a builder takes; what only says how to cut or check may differ from training.
 SHARED_FIELDS = sorted(
-    {field.name for field in dataclasses.fields(EmgBuilderConfig)}
-    & set(TinyMyoFeatureExtractor().to_dict())
+    {field.name for field in dataclasses.fields(EmgBuilderConfig)} & set(TinyMyoFeatureExtractor().to_dict())
 )
 FREE_FIELDS = {"stride", "max_gap", "allow_constant_channels"}
 

@@ -61,9 +61,7 @@ def _check_model_config(model_config: dict[str, Any]) -> None:
         raise RecipeError(f"model_config: TinyMyoConfig has no field {unknown[0]!r}; correct its name or remove it")
 
 
-def _load_encoder(
-    source: str, model_config: dict[str, Any], head: dict[str, Any]
-) -> TinyMyoForSequenceClassification:
+def _load_encoder(source: str, model_config: dict[str, Any], head: dict[str, Any]) -> TinyMyoForSequenceClassification:
     _check_model_config(model_config)
     config = _load_config(source)
     for name, value in {**model_config, **head}.items():

@@ -8,6 +8,7 @@ Two rules settle what lies where; where they do not, the file is refused with th
   the channels; else the axis at least `LAYOUT_RATIO` times as long as the other is time.
 """
 
+import contextlib
 import csv
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -125,7 +126,7 @@ def _read_text(path: Path, channels: Sequence[int | str] | None, label_column: i
             first = next(rows, None)
             if first is None:
                 raise RecordingError(f"{path}: no rows; write one sample per row")
-            named = not all(_is_number(cell) for cell in first[1])
+            named = _is_header(path, *first)
             names = [cell.strip() for cell in first[1]] if named else [str(i) for i in range(len(first[1]))]
             picked, label = _pick_columns(path, names, named, channels, label_column)
             if not named:
@@ -175,11 +176,27 @@ def _parse_rows(
     return np.concatenate(signals, axis=1), None if label is None else _as_labels(np.array(labels))
 
 
+def _is_header(path: Path, line: int, cells: list[str]) -> bool:
+    """Whether the first row holds names: words (numbers that count up among them), or 0, 1, 2, ... as pandas does."""
+    texts = [cell.strip() for cell in cells]
+    numbers = [text for text in texts if _is_number(text)]
+    words = [text for text in texts if text and not _is_number(text)]
+    counts = all(text.isdecimal() for text in numbers) and all(
+        int(b) - int(a) == 1 for a, b in itertools.pairwise(numbers)
+    )
+    if words and not counts:
+        raise RecordingError(
+            f"{path}, line {line}: {words[0]!r} stands among numbers; repair the cell, or give every column a name"
+        )
+    unnamed = texts[1:] if texts[0] == "" else texts  # pandas leaves the name of an index out
+    return bool(words) or (len(unnamed) > 2 and unnamed == [str(i) for i in range(len(unnamed))])
+
+
 def _parse_column(path: Path, lines: list[int], cells: Sequence[str], name: str) -> np.ndarray:
-    try:
-        return np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        values = np.empty(len(cells))
+    if "_" not in "".join(cells):  # Python would read 1_000 as a number
+        with contextlib.suppress(ValueError):
+            return np.fromiter(map(float, cells), np.float64, len(cells))
+    values = np.empty(len(cells))
     for i, cell in enumerate(cells):
         if cell.strip() and not _is_number(cell):
             raise RecordingError(
@@ -195,7 +212,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell
 
 
 def _refuse_time_column(path: Path, signal: np.ndarray, picked: list[int]) -> None:

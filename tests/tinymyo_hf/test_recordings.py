@@ -100,6 +100,24 @@ def test_empty_cells_comments_quotes_and_long_files(tmp_path):
     assert read_recording(path).signal.shape == (2, 120_000)
 
 
+@pytest.mark.parametrize(
+    ("first", "columns"),
+    [
+        ("0,1,2,3", ("0", "1", "2", "3")),  # as pandas writes a table without names
+        ("time,1,2,3", ("1", "2", "3")),
+        (",0,1,2", ("0", "1", "2")),
+        ("1,2,3,4", None),
+        ("0.5,,0.5,0.5", None),
+    ],
+)
+def test_first_row_is_told_from_names(tmp_path, first, columns):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{first}\n0.5,1,1,1\n0.5,2,2,2\n")
+    recording = read_recording(path)
+    assert recording.signal.shape == ((4, 3) if columns is None else (len(columns), 2))
+    assert recording.columns == (columns or ("0", "1", "2", "3"))
+
+
 def test_real_recording(shared_dir):
     import tarfile
 
@@ -163,6 +181,8 @@ TABLE = "time,c1,c2\n0,1,2\n5,3,4\n"
     ("text", "options", "message"),
     [
         (TABLE + "10,x,6\n", {}, r"a.csv, line 4, column 'c1': 'x' is not a number.*channels"),
+        (TABLE + "10,1_0,6\n", {}, r"a.csv, line 4, column 'c1': '1_0' is not a number"),
+        ("# c\n0.1,x,0.2\n0.3,0.4,0.5\n", {}, r"a.csv, line 2: 'x' stands among numbers"),
         (TABLE + "10,5\n", {}, r"a.csv, line 4: 2 columns where the first row has 3.*cut off"),
         (TABLE + "10,5,6,7\n", {}, r"line 4: 4 columns"),
         ("\n# c\n" + TABLE + "\n10,,y\n", {}, r"line 7, column 'c2': 'y'"),

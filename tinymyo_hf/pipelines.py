@@ -183,4 +183,6 @@ class EmgClassificationPipeline(ChunkPipeline):
 
 def _is_nested_list(inputs: list) -> bool:
     """Whether a list is one recording, a list of channels, and not a list of recordings."""
+    if isinstance(inputs[0], (np.ndarray, torch.Tensor)):
+        return inputs[0].ndim == 1
     return isinstance(inputs[0], (list, tuple)) and len(inputs[0]) > 0 and np.ndim(inputs[0][0]) == 0

@@ -36,6 +36,9 @@ def test_round_trip_is_exact(tmp_path):
     files = [folder / "preprocessor_config.json" for folder in (tmp_path, tmp_path / "again")]
     assert files[0].read_text() == files[1].read_text()
     assert json.loads(files[0].read_text())["band_pass"] == again.band_pass == [2.0, 300.0]
+    numpy_fields = {"window_length": np.int64(200), "patch_size": np.int32(20), "sampling_rate": np.float32(200)}
+    TinyMyoFeatureExtractor(band_pass=np.array([20, 90]), **numpy_fields).save_pretrained(tmp_path)
+    assert TinyMyoFeatureExtractor.from_pretrained(tmp_path).to_dict() == TinyMyoFeatureExtractor().to_dict()
     without = TinyMyoFeatureExtractor(band_pass=None, notch_frequencies=())
     without.save_pretrained(tmp_path)
     assert TinyMyoFeatureExtractor.from_pretrained(tmp_path).to_dict() == without.to_dict()
@@ -175,6 +178,8 @@ def test_missing_samples_and_dead_channels_on_request():
     [
         ({"band_pass": (20, 120)}, "band_pass=.*below 100 Hz"),
         ({"band_pass": (20, "90")}, "band_pass: '90' is not a number"),
+        ({"band_pass": 20}, r"band_pass=20: give a list"),
+        ({"notch_frequencies": 50}, r"notch_frequencies=50: give a list of numbers, for instance \[50\]"),
         ({"notch_frequencies": (150,)}, "notch_frequencies=.*remove"),
         ({"window_length": 210}, "window_length=210.*patch_size=20.*200 or 220"),
         ({"window_length": 0}, "window_length=0"),
@@ -211,6 +216,8 @@ def test_refused_input():
         TinyMyoFeatureExtractor()([noise(2), noise(3)], sampling_rate=200)
     with pytest.raises(SignalError, match="100 samples, shorter"):
         extractor(noise(samples=100), sampling_rate=200, windowed=True)
+    with pytest.raises(SignalError, match="recording: sampling_rate: '200' is not a number"):
+        extractor(noise(), sampling_rate="200")
     with pytest.raises(SignalError, match="padding='max_length'"):
         extractor(noise(), sampling_rate=200, padding="max_length")
     with np.errstate(all="ignore"), pytest.raises(SignalError, match="overflow"):

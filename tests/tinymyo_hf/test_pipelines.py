@@ -85,6 +85,7 @@ def test_forms_of_input(classify, tmp_path):
     np.savetxt(tmp_path / "x.csv", table, delimiter=",", header=header, comments="", fmt="%.9g")
     for one in (
         x.tolist(),
+        list(x),
         {"raw": x, "sampling_rate": 200},
         {"raw": str(tmp_path / "x.npy"), "sampling_rate": 200},
         {"raw": x},

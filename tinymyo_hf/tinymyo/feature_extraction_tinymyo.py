@@ -88,20 +88,20 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
         unknown = sorted(kwargs.keys() - LIBRARY_FIELDS)
         if unknown:
             raise SignalError(f"unknown field {unknown[0]!r} of TinyMyoFeatureExtractor; correct its name or remove it")
-        super().__init__(feature_size, _number("sampling_rate", sampling_rate), padding_value, **kwargs)
+        super().__init__(_plain(feature_size), _number("sampling_rate", sampling_rate), padding_value, **kwargs)
         # Lists, not tuples: what was constructed then equals what is read back from JSON.
-        self.band_pass = None if band_pass is None else [float(_number("band_pass", edge)) for edge in band_pass]
-        self.band_pass_order = band_pass_order
-        self.notch_frequencies = [float(_number("notch_frequencies", f)) for f in notch_frequencies or ()]
+        self.band_pass = None if band_pass is None else _numbers("band_pass", band_pass)
+        self.band_pass_order = _plain(band_pass_order)
+        self.notch_frequencies = [] if notch_frequencies is None else _numbers("notch_frequencies", notch_frequencies)
         self.notch_quality = _number("notch_quality", notch_quality)
         self.filter_mode = filter_mode
         self.normalization = normalization
         self.normalization_scope = normalization_scope
-        self.window_length = window_length
-        self.stride = stride
-        self.patch_size = patch_size
+        self.window_length = _plain(window_length)
+        self.stride = _plain(stride)
+        self.patch_size = _plain(patch_size)
         self.on_rate_mismatch = on_rate_mismatch
-        self.max_gap = max_gap
+        self.max_gap = _plain(max_gap)
         self.allow_constant_channels = allow_constant_channels
         self._check_fields()
 
@@ -221,6 +221,7 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
                 "Pass sampling_rate: a wrong assumption gives wrong results without an error."
             )
             return self.sampling_rate
+        sampling_rate = _number(f"{name}: sampling_rate", sampling_rate)
         if not (math.isfinite(sampling_rate) and sampling_rate > 0):
             raise SignalError(f"{name}: sampling_rate={sampling_rate}: must be a positive number of Hz")
         if math.isclose(sampling_rate, self.sampling_rate, rel_tol=1e-6):
@@ -262,10 +263,22 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(features, tensor_type=return_tensors)
 
 
+def _plain(value: Any) -> Any:
+    """A number of numpy's as one of Python's, which JSON can hold; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _number(field: str, value: Any) -> float:
+    value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SignalError(f"{field}: {value!r} is not a number; give it as a number")
     return value
+
+
+def _numbers(field: str, values: Any) -> list[float]:
+    if not isinstance(values, (list, tuple, np.ndarray)):
+        raise SignalError(f"{field}={values!r}: give a list of numbers, for instance [{values}]")
+    return [float(_number(field, value)) for value in values]
 
 
 def _as_recordings(raw_emg: ArrayLike | list[ArrayLike]) -> list[ArrayLike]:

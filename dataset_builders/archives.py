@@ -88,7 +88,10 @@ def find_root(directory: Path, is_root: Callable[[Path], bool], layout: str, max
 
 def _extract_atomically(archive: Path, target: Path) -> None:
     """Extract into a neighbouring folder and rename it, so that `target` is complete or absent."""
-    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.incomplete-", dir=target.parent))
+    prefix = f"{target.name}.incomplete-"
+    for left_over in target.parent.glob(f"{prefix}*"):  # of a process that was killed: we hold the lock
+        shutil.rmtree(left_over, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         with _translated_errors(archive):
             members = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)

@@ -416,8 +416,14 @@ def _load_prepared(
     given = sorted(config) + (["data_dir"] if data_dir is not None else [])
     if given:
         raise ConfigError(f"{folder} is already prepared: {', '.join(given)} cannot be changed; prepare it again")
-    data = datasets.load_dataset(str(folder), cache_dir=str(cache_dir) if cache_dir else None)
-    return data, TinyMyoFeatureExtractor.from_pretrained(folder)
+    try:
+        data = datasets.load_dataset(str(folder), cache_dir=str(cache_dir) if cache_dir else None)
+        return data, TinyMyoFeatureExtractor.from_pretrained(folder)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise LayoutError(
+            f"{folder} cannot be read as a prepared dataset ({error.__cause__ or error}): copy it again if files are "
+            "missing or cut off, or prepare it again"
+        ) from error
 
 
 def _labels_at_rate(labels: np.ndarray, length: int) -> np.ndarray:

@@ -18,6 +18,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,9 +82,9 @@ def prepare(
     with _locked(output):
         if not _needs_work(output, manifest_text, overwrite):
             return output
+        shards = plan_shards(builder)  # before anything is written: it fails where the corpus cannot be read at all
         with _disk_errors(partial):
             _start_or_resume(partial, manifest_text)
-        shards = plan_shards(builder)
         _write_missing(builder, partial, shards, num_proc or 1)
         with _disk_errors(partial):
             builder.extractor.save_pretrained(partial)
@@ -123,8 +124,10 @@ def _locked(output: Path) -> Iterator[None]:
     """One process at a time works on `output`; others wait, and find the work done."""
     path = output.with_name(f".{output.name}.lock")
     with FileLock(path):
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _needs_work(output: Path, manifest_text: str, overwrite: bool) -> bool:
@@ -169,6 +172,11 @@ def _run(builder: EmgBuilder, partial: Path, todo: list[Shard], num_proc: int) -
             futures = [pool.submit(_write_shard, builder, partial, shard) for shard in todo]
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise PreparationError(
+                f"cannot go on with {partial}: a worker process was killed, as happens when memory runs out. The "
+                "shards finished so far are kept there: run the same command again with a smaller num_proc"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

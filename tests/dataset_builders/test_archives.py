@@ -55,6 +55,14 @@ def test_a_changed_archive_is_extracted_anew(tmp_path):
     assert open_source(archive, tmp_path / "cache") != first
 
 
+def test_left_overs_of_a_killed_extraction_are_removed(tmp_path):
+    archive, cache = make_archive(tmp_path / "corpus.zip", FILES), tmp_path / "cache"
+    folder = open_source(archive, cache)
+    folder.rename(cache / f"{folder.name}.incomplete-abc")
+    assert open_source(archive, cache) == folder
+    assert [entry for entry in cache.iterdir() if entry.is_dir()] == [folder]
+
+
 def test_a_directory_is_taken_as_it_is(tmp_path):
     assert open_source(tmp_path) == tmp_path
 

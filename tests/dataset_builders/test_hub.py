@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,7 +14,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builders.base import ConfigError, DataError, PreparationError, load_corpus, make_builder
+from dataset_builders.base import (
+    ArchiveError,
+    ConfigError,
+    DataError,
+    EmgBuilder,
+    LayoutError,
+    PreparationError,
+    load_corpus,
+    make_builder,
+)
 from dataset_builders.hub import plan_shards, prepare
 from dataset_builders.torch_view import WindowDataset
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
@@ -70,6 +80,20 @@ def test_load_corpus_reads_it(prepared, tmp_path):
     assert set(data) == {"train", "validation", "test"} and extractor.window_length == 200
     with pytest.raises(ConfigError, match="already prepared: window_length cannot be changed"):
         load_corpus(prepared, window_length=100)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "missing", "settings"])
+def test_damaged_folder_is_named(prepared, tmp_path, damage):
+    folder = Path(shutil.copytree(prepared, tmp_path / "copy"))
+    shards = sorted((folder / "data").glob("test-*"))
+    if damage == "settings":
+        (folder / "preprocessor_config.json").write_text("{")
+    elif damage == "cut off":
+        shards[0].write_bytes(shards[0].read_bytes()[:-100])
+    for shard in shards if damage == "missing" else ():
+        shard.unlink()
+    with pytest.raises(LayoutError, match=r"copy cannot be read as a prepared dataset \(.*prepare it again"):
+        load_corpus(folder, cache_dir=tmp_path / "cache")
 
 
 def test_subjects_are_in_one_split_each(prepared):
@@ -147,6 +171,23 @@ def test_full_disk(prepared, tmp_path):
     assert not (tmp_path / "synthetic").exists()
     assert not list(tmp_path.rglob("*.tmp"))
     assert contents(prepare("synthetic", None, tmp_path / "synthetic", **SMALL)) == contents(prepared)
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="workers must inherit what is patched")
+def test_killed_worker(tmp_path, monkeypatch):
+    """As the system does when memory runs out."""
+    monkeypatch.setattr(EmgBuilder, "recording_table", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(PreparationError, match=r"out.incomplete: a worker .* smaller num_proc"):
+        prepare("synthetic", None, tmp_path / "out", 2, **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_corpus_leaves_nothing(tmp_path):
+    archive = tmp_path / "corpus.zip"
+    archive.write_bytes(b"PK not quite")
+    with pytest.raises(ArchiveError):
+        prepare("uci_emg", archive, tmp_path / "made" / "out")
+    assert not list((tmp_path / "made").iterdir())
 
 
 def test_existing_folders(prepared, tmp_path):

@@ -52,9 +52,10 @@ class EmgClassificationPipeline(ChunkPipeline):
         """Classify one recording, or each of several.
 
         Args:
-            inputs: a recording or a list, dataset or generator of recordings. A recording is an array or nested list
-                (channels, time), the path of a file (see `tinymyo_hf.recordings`), or {"raw": either of them,
-                "sampling_rate": Hz}. An array of three axes is a batch of recordings.
+            inputs: a recording, or a list, generator or torch `Dataset` of recordings (`KeyDataset` of
+                transformers.pipelines.pt_utils makes one of a Hugging Face dataset's column). A recording is an array
+                or nested list (channels, time), the path of a file (see `tinymyo_hf.recordings`), or {"raw": either of
+                them, "sampling_rate": Hz}. An array of three axes is a batch of recordings.
             sampling_rate: Hz of the recordings; required unless the file or the dictionary states it.
             window_length, stride: samples at the model's rate, instead of the feature extractor's.
             on_rate_mismatch: "error" or "resample", instead of the feature extractor's.

@@ -128,6 +128,29 @@ def test_batch_equals_single_and_padding_is_marked():
         assert batch["attention_mask"][i].tolist() == [1] * n + [0] * (400 - n)
 
 
+def test_padding_by_data_collators():
+    import torch
+    from transformers import DataCollatorWithPadding
+
+    extractor, recordings = TinyMyoFeatureExtractor(), [noise(samples=490), noise(samples=200)]
+    expected = extractor(recordings, sampling_rate=200, return_tensors="pt")
+    single = [extractor(recording, sampling_rate=200, padding=False) for recording in recordings]
+    examples = [
+        {"input_values": one["input_values"][0], "attention_mask": one["attention_mask"][0].tolist(), "label": label}
+        for one, label in zip(single, (2, 0), strict=True)
+    ]
+    batch = DataCollatorWithPadding(extractor)(examples)
+    assert torch.equal(batch["input_values"], expected["input_values"])
+    assert torch.equal(batch["attention_mask"], expected["attention_mask"])
+    assert batch["labels"].tolist() == [2, 0]
+    bare = [{"input_values": torch.from_numpy(example["input_values"])} for example in examples]
+    assert torch.equal(extractor.pad(bare, return_tensors="pt")["attention_mask"], expected["attention_mask"])
+    columns = {"input_values": [example["input_values"] for example in examples]}
+    assert torch.equal(extractor.pad(columns, return_tensors="pt")["input_values"], expected["input_values"])
+    with pytest.raises(SignalError, match="max_length is not supported"):
+        extractor.pad(bare, max_length=100)
+
+
 def test_forms_of_input_are_equivalent():
     extractor, x = TinyMyoFeatureExtractor(), noise(samples=200)
     expected = extractor(x, sampling_rate=200, return_tensors="np")["input_values"]

@@ -4,7 +4,13 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from tinymyo_hf import TinyMyoConfig, TinyMyoForPreTraining, TinyMyoForRegression, TinyMyoForSequenceClassification
+from tinymyo_hf import (
+    TinyMyoConfig,
+    TinyMyoFeatureExtractor,
+    TinyMyoForPreTraining,
+    TinyMyoForRegression,
+    TinyMyoForSequenceClassification,
+)
 
 
 def build(model_class, **fields):
@@ -57,6 +63,18 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(model_class, tmp_pat
         )  # fmt: skip
         Recorder(build(model_class, **without), arguments, train_dataset=data).train()
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
+
+
+def test_the_trainer_needs_no_collator_of_its_own(tmp_path):
+    data = [{"input_values": torch.randn(2, 60), "labels": i % 3} for i in range(4)]
+    arguments = TrainingArguments(tmp_path, max_steps=1, use_cpu=True, report_to="none", disable_tqdm=True)
+    trainer = Trainer(
+        build(TinyMyoForSequenceClassification), arguments, train_dataset=data, eval_dataset=data,
+        processing_class=TinyMyoFeatureExtractor(),
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.predict(data).predictions.shape == (4, 3)
+    assert (tmp_path / "checkpoint-1" / "preprocessor_config.json").is_file()
 
 
 def test_a_mask_ratio_that_divides_the_tokens_is_exact():

@@ -212,7 +212,38 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
             arrays = [w for a, name in zip(arrays, names, strict=True) for w in self.windows(a, name)[0]]
         elif not preprocessed:
             arrays = [self.normalize_windows(array) for array in arrays]
-        return self._batch(arrays, bool(padding), return_tensors)
+        masks = [np.ones(array.shape[1], dtype=np.int64) for array in arrays]
+        return self._batch(arrays, masks, bool(padding)).convert_to_tensors(return_tensors)
+
+    def pad(
+        self,
+        processed_features: BatchFeature | dict[str, Any] | list[dict[str, Any]],
+        padding: bool | str = True,
+        return_tensors: str | TensorType | None = None,
+        **unsupported: Any,
+    ) -> BatchFeature:
+        """Pad examples to one batch as `__call__` does; the library's data collators, the `Trainer`'s default, call it.
+
+        Args:
+            processed_features: examples {"input_values": (channels, time), ...}, or a dictionary of lists of their
+                entries. An "attention_mask" (time,) is carried on; other entries (labels) are collected as they are.
+            padding, return_tensors: as for `__call__`.
+        """
+        asked = sorted(name for name, value in unsupported.items() if value)
+        if asked:
+            raise SignalError(f"pad: {', '.join(asked)} is not supported; recordings are padded to whole patches only")
+        examples = processed_features
+        if not isinstance(examples, (list, tuple)):
+            examples = [dict(zip(examples, entries, strict=True)) for entries in zip(*examples.values(), strict=True)]
+        arrays = [np.asarray(example["input_values"], dtype=np.float32) for example in examples]
+        masks = [
+            np.asarray(example.get("attention_mask", np.ones(array.shape[1])), dtype=np.int64)
+            for example, array in zip(examples, arrays, strict=True)
+        ]
+        batch = self._batch(arrays, masks, bool(padding))
+        for name in examples[0].keys() - {"input_values", "attention_mask"}:
+            batch[name] = [example[name] for example in examples]
+        return batch.convert_to_tensors(return_tensors)
 
     def _checked_rate(self, sampling_rate: float | None, name: str) -> float:
         if sampling_rate is None:
@@ -248,11 +279,10 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
             x = normalize(x, self.normalization, self.filter_mode)
         return x.astype(np.float32)
 
-    def _batch(self, arrays: list[np.ndarray], padding: bool, return_tensors: str | TensorType | None) -> BatchFeature:
+    def _batch(self, arrays: list[np.ndarray], masks: list[np.ndarray], padding: bool) -> BatchFeature:
         counts = sorted({array.shape[0] for array in arrays})
         if len(counts) > 1:
             raise SignalError(f"the recordings of one batch have {counts} channels; batch those with equal counts")
-        masks = [np.ones(array.shape[1], dtype=np.int64) for array in arrays]
         if padding:
             length = math.ceil(max(array.shape[1] for array in arrays) / self.patch_size) * self.patch_size
             arrays = [_pad_right(array, length, self.padding_value) for array in arrays]
@@ -260,7 +290,7 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
         features = {"input_values": arrays}
         if self.return_attention_mask:
             features["attention_mask"] = masks
-        return BatchFeature(features, tensor_type=return_tensors)
+        return BatchFeature(features)
 
 
 def _plain(value: Any) -> Any:

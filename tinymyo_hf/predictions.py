@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import pipeline
+from safetensors import SafetensorError
+from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification, Pipeline, pipeline
 
 from tinymyo_hf.quiet import quiet
 from tinymyo_hf.signal import SignalError
@@ -39,15 +40,37 @@ def classify_file(
         raise PredictionError(f"{output}: predictions are written as {' or '.join(SUFFIXES)}; change the name")
     if not Path(checkpoint).exists() and Path(checkpoint).is_absolute():
         raise PredictionError(f"{checkpoint}: no such checkpoint; check the path")
+    classify = _load_pipeline(checkpoint, batch_size)
+    return classify(str(file), **{name: value for name, value in settings.items() if value is not None})
+
+
+def _load_pipeline(checkpoint: str, batch_size: int) -> Pipeline:
     try:
         with quiet():
-            classify = pipeline("emg-classification", model=str(checkpoint), batch_size=batch_size)
-    except SignalError:
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                checkpoint, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+            _refuse_random_weights(checkpoint, found)
+            extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+            return pipeline("emg-classification", model=model, feature_extractor=extractor, batch_size=batch_size)
+    except (PredictionError, SignalError):
         raise
-    except (OSError, ValueError, RuntimeError, StrictDataclassError) as error:
+    except (OSError, ValueError, RuntimeError, StrictDataclassError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise PredictionError(f"{checkpoint} cannot be loaded as an EMG classifier: {reason}") from error
-    return classify(str(file), **{name: value for name, value in settings.items() if value is not None})
+
+
+def _refuse_random_weights(checkpoint: str, found: dict[str, Any]) -> None:
+    """Where weights are missing or do not fit, the library goes on with random ones."""
+    if found["missing_keys"]:
+        missing = ", ".join(sorted(found["missing_keys"])[:3])
+        raise PredictionError(f"{checkpoint} is no trained classifier: it lacks {missing}; fine-tune it first")
+    if found["mismatched_keys"]:
+        name, stored, configured = min(found["mismatched_keys"])
+        raise PredictionError(
+            f"{checkpoint}: {name} has the shape {tuple(stored)}, but config.json asks for {tuple(configured)}; these "
+            "files do not belong together"
+        )
 
 
 def format_windows(prediction: dict[str, Any], rows: int = 20) -> str:

@@ -94,7 +94,9 @@ class IterableWindowDataset(torch.utils.data.IterableDataset):
         hf_dataset: a streaming split (`load_dataset(..., streaming=True)` or `as_streaming_dataset`), also after
             `shuffle`.
         transform, columns: as for `WindowDataset`.
-        rank, world_size: this process and how many there are; by default those of `torch.distributed`, if it runs.
+        rank, world_size: this process and how many there are; by default those of `torch.distributed`, if it runs. The
+            `Trainer` and accelerate divide a stream among processes themselves: give world_size=1 there, or windows
+            are lost.
         read_size: windows read and transformed at a time.
     """
 

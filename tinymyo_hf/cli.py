@@ -77,8 +77,10 @@ def _explain(error: Exception) -> str | None:
     """One line for an error that a user can put right; None for a defect of the program."""
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OUR_PACKAGES:
         return f"this command needs the package {error.name}: pip install 'tinymyo-hf[train]'"
-    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, OSError) and error.strerror:  # from the system: no such file, no permission, disk full
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, FileNotFoundError):  # from a library
+        return str(error)
     if isinstance(error, ValueError) and type(error).__module__.split(".")[0] in OUR_PACKAGES:
         return " ".join(str(error).split())
     return None

@@ -1,10 +1,11 @@
 """The `tinymyo` command: instant help, predictions, conversion, and one clear line for what a user can put right."""
 
 import csv
+import errno
 import json
+import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -48,19 +49,16 @@ def recording(tmp_path):
     return path
 
 
-def test_help_is_instant_and_loads_no_torch():
+def test_help_loads_no_torch():
     code = (
         "import sys; sys.argv = ['tinymyo', '--help']\n"
         "from tinymyo_hf.cli import app\n"
         "try: app()\n"
         "finally: assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)\n"
     )
-    started = time.perf_counter()
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    seconds = time.perf_counter() - started
     assert run.returncode == 0, run.stderr
     assert all(command in run.stdout for command in COMMANDS)
-    assert seconds < 5, "well below 1 s on an idle machine"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -102,6 +100,15 @@ def test_predict_refuses_what_cannot_work(checkpoint, recording, tmp_path):
     (checkpoint / "config.json").unlink()
     assert "cannot be loaded" in predict(checkpoint, recording, "--sampling-rate", 200)
     assert not (tmp_path / "w.txt").exists()
+
+
+def test_a_full_disk_is_one_line(checkpoint, recording, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "labels.csv")
+
+    monkeypatch.setattr("tinymyo_hf.predictions.write_predictions", full)
+    options = ("--sampling-rate", 200, "--output", tmp_path / "labels.csv")
+    assert "No space left on device" in refused("predict", checkpoint, recording, *options)
 
 
 def test_debug_shows_the_traceback(tmp_path):

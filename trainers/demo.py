@@ -20,7 +20,7 @@ from trainers.finetune import run
 from trainers.report import score_table, scores_by_model
 
 # What a recipe of hours is cut down to for the demo on real recordings.
-UCI_IN_MINUTES = {"num_train_epochs": 4, "early_stopping_patience": 0, "seeds": [0]}
+UCI_IN_MINUTES = {"num_train_epochs": 3, "early_stopping_patience": 0, "seeds": [0]}
 SHOWN_SEGMENTS = 12
 
 

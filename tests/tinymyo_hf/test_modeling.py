@@ -439,8 +439,10 @@ def test_attention_with_dropout_equals_eager_attention(masked):
     x = [torch.randn(7, 3, 150, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     mask = (torch.rand(7, 1, 1, 150) > 0.3).expand(-1, 1, 150, -1) if masked else None
     outputs, gradients = [], []
-    for function in (dropout_attention_forward, eager_attention_forward):
-        output, _ = function(torch.nn.Module(), *x, mask, scaling=0.3, dropout=1e-9)
+    # The library gives sdpa a bool mask and eager attention an additive one.
+    additive = None if mask is None else torch.zeros(mask.shape, dtype=x[0].dtype).masked_fill(~mask, -1e30)
+    for function, its_mask in ((dropout_attention_forward, mask), (eager_attention_forward, additive)):
+        output, _ = function(torch.nn.Module(), *x, its_mask, scaling=0.3, dropout=1e-9)
         outputs.append(output)
         gradients.append(torch.autograd.grad((output * torch.linspace(0, 1, 8)).sin().sum(), x))
     # Eager attention takes its softmax in float32.

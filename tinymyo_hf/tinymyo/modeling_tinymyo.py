@@ -141,10 +141,7 @@ def eager_attention_forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     attention_weights = torch.matmul(query * scaling, key.transpose(2, 3))
     if attention_mask is not None:
-        if attention_mask.dtype == torch.bool:
-            attention_weights = attention_weights.masked_fill(~attention_mask, torch.finfo(attention_weights.dtype).min)
-        else:
-            attention_weights = attention_weights + attention_mask
+        attention_weights = attention_weights + attention_mask
     attention_weights = nn.functional.softmax(attention_weights, dim=-1, dtype=torch.float32).to(query.dtype)
     attention_weights = dropout_of(attention_weights, dropout, module.training)
     attention_output = torch.matmul(attention_weights, value)

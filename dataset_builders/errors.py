@@ -33,3 +33,7 @@ class SplitError(DataError):
 
 class PreparationError(DataError):
     """Writing a prepared dataset failed: full disk, folder in use, folder holding something else."""
+
+
+class DownloadError(DataError):
+    """A file could not be fetched whole: no connection, not there, wrong checksum, full disk, no public address."""

@@ -16,8 +16,8 @@ from datasets.arrow_writer import ArrowWriter
 from torch.utils.data import DataLoader, Sampler
 
 from benchmarks.timing import alternate
-from dataset_builders.base import nested_array, window_features
 from dataset_builders.torch_view import WindowDataset, collate_windows
+from dataset_builders.windows import nested_array, window_features
 
 WINDOWS_PER_RECORDING = 500
 NAIVE_SHARE = 50  # the usual path reads only every 50th batch: it is that much slower

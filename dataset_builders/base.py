@@ -1,4 +1,4 @@
-"""What all builders share: a list of recordings -> filtered, normalised windows -> Arrow tables.
+"""What all builders share: a list of recordings -> filtered, normalised windows or recordings -> Arrow tables.
 
 A builder names its recordings (`list_recordings`) and reads one (`read_recording`); everything else is here. Recordings
 are the shards of `datasets`: `num_proc` and streaming divide the work by recording. Arrays are (channels, time).
@@ -6,12 +6,12 @@ are the shards of `datasets`: `num_proc` and streaming divide the work by record
 
 import dataclasses
 import functools
-import hashlib
 import importlib
+import inspect
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,11 +19,16 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from datasets.builder import Key
+from huggingface_hub import hf_hub_download
 
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
-from .archives import open_source, source_fingerprint
+from .archives import open_source
+from .chunks import chunk_columns, chunk_features
+from .config import EmgBuilderConfig, option_names
+from .content import UNLABELLED, Events, Recording, Signal, at_processed_rate, check_lengths
+from .download import Download
 from .errors import (
     ArchiveError,
     ConfigError,
@@ -33,12 +38,28 @@ from .errors import (
     RecordingError,
     SplitError,
 )
-from .protocols import SPLITS
+from .protocols import SPLITS, group_split, natural_key, subject_split
+from .windows import Windows, cut_windows, nested_array, window_features
 
 logger = datasets.utils.logging.get_logger(__name__)
 
-BUILDERS = ("uci_emg", "synthetic", "emg_folder")
-UNLABELLED = -1
+BUILDERS = (
+    "uci_emg",
+    "ninapro_db5",
+    "ninapro_db6",
+    "ninapro_db7",
+    "ninapro_db8",
+    "epn612",
+    "generic_neuromotor",
+    "gaddy",
+    "emg2pose",
+    "emg2qwerty",
+    "synthetic",
+    "emg_folder",
+)
+TASKS = ("classification", "regression", "unlabelled", "events", "text")
+NOTES = b"notes"
+"""Key of a table's metadata with the counts of what was left out (JSON)."""
 
 __all__ = [
     "BUILDERS",
@@ -46,8 +67,10 @@ __all__ = [
     "ArchiveError",
     "ConfigError",
     "DataError",
+    "Download",
     "EmgBuilder",
     "EmgBuilderConfig",
+    "Events",
     "LayoutError",
     "PreparationError",
     "Recording",
@@ -59,103 +82,13 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Recording:
-    """One recording and its place in the corpus.
-
-    Attributes:
-        path: file to read; empty for generated recordings.
-        name: unique within the corpus, stable across machines.
-        subject, session: as written in the corpus.
-        split: "train", "validation" or "test".
-        repetitions: keep only these repetitions (counted from 1) of each gesture; None keeps all.
-    """
-
-    path: str
-    name: str
-    subject: str
-    session: str
-    split: str
-    repetitions: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Signal:
-    """Raw content of a recording.
-
-    Attributes:
-        samples: (channels, time), any real type and unit.
-        sampling_rate: Hz.
-        labels: class id of each sample, int (time,); `UNLABELLED` where there is none.
-    """
-
-    samples: np.ndarray
-    sampling_rate: float
-    labels: np.ndarray
-
-
-@dataclass
-class EmgBuilderConfig(datasets.BuilderConfig):
-    """Everything that shapes the data of a builder; all of it is part of the cache's name.
-
-    Attributes:
-        protocol: which splits (and, where sources disagree, which preprocessing); see the builder.
-        sampling_rate: Hz at which the signal is processed.
-        window_length, stride: in samples. No window spans a change of label.
-        patch_size: samples per token of the model; `window_length` is a multiple.
-        band_pass: edges in Hz, or None; with `band_pass_order`.
-        notch_frequencies: Hz, with `notch_quality`; empty for none.
-        filter_mode: "zero_phase" (offline) or "causal" (as in live use).
-        normalization: "zscore", "minmax" or "none", per channel over the "recording" or the "window"
-            (`normalization_scope`).
-        max_gap: longest run of NaN samples that is interpolated instead of refused.
-        allow_constant_channels: accept dead channels.
-        allow_missing: accept that subjects named by the protocol have no recording.
-    """
-
-    version: str | datasets.Version | None = "1.0.0"
-    protocol: str = "paper"
-    sampling_rate: float | None = 200.0
-    window_length: int = 200
-    stride: int = 100
-    patch_size: int = 20
-    band_pass: tuple[float, float] | None = (20.0, 90.0)
-    band_pass_order: int = 4
-    notch_frequencies: tuple[float, ...] = (50.0,)
-    notch_quality: float = 30.0
-    filter_mode: str = "zero_phase"
-    normalization: str = "zscore"
-    normalization_scope: str = "recording"
-    max_gap: int = 0
-    allow_constant_channels: bool = False
-    allow_missing: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in dataclasses.fields(self):  # YAML and JSON have lists only; equal settings get equal names
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                setattr(self, field.name, tuple(value))
-
-    def shaping_fields(self) -> dict:
-        """The fields that shape the data, without where it comes from."""
-        skipped = ("name", "data_dir", "data_files", "description")
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skipped}
-        return fields | {"version": str(self.version)}
-
-    def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
-        """Name of the cache folder: readable window and a hash of all settings and of the source files."""
-        source = source_fingerprint(self.data_dir) if self.data_dir else ""
-        text = json.dumps([self.shaping_fields(), source], sort_keys=True, default=str)
-        return f"{self.window_length}x{self.stride}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
 class EmgBuilder(datasets.ArrowBasedBuilder):
-    """Base of the corpora: implement `list_recordings`, `read_recording` and `class_names`.
+    """Base of the corpora: implement `num_channels`, `list_recordings`, `read_recording` and what `task` needs.
 
-    Columns of the dataset: `input_values` float32 (channels, window_length); `label`; `subject`, `session`,
-    `recording` (strings); `repetition` (int32, counted from 1: which segment of its gesture in the recording); `start`
-    (int64: first sample of the window in the processed recording).
+    Columns of the dataset where rows are windows: `input_values` float32 (channels, window_length); `label` or
+    `targets` (frames, outputs); `subject`, `session`, `recording` (strings); `repetition` (int32, counted from 1: which
+    segment of its gesture in the recording); `start` (int64: first sample of the window in the processed recording).
+    Where rows are recordings, see `chunks.chunk_features`.
     """
 
     BUILDER_CONFIG_CLASS = EmgBuilderConfig
@@ -165,13 +98,31 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
     CITATION: ClassVar[str] = ""
     LAYOUT: ClassVar[str | None] = None
     """The raw layout a `data_dir` must have; None for a corpus without files."""
+    DOWNLOADS: ClassVar[tuple[Download, ...]] = ()
+    """The files that make up the corpus, where its host lets programs fetch them."""
+
+    def task(self) -> str:
+        """What the corpus is for, one of `TASKS`; it decides which columns there are."""
+        return "classification"
 
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their ids."""
-        raise NotImplementedError
+        """Names of the classes (of the events), in the order of their ids; empty where there is no closed set."""
+        return ()
+
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the regression targets, in order."""
+        return ()
+
+    def phone_names(self) -> tuple[str, ...]:
+        """Names of the phones of speech, in the order of their ids."""
+        return ()
+
+    def metadata_features(self) -> dict[str, datasets.Value]:
+        """Further columns; `Signal.metadata` gives their values."""
+        return {}
 
     def num_channels(self) -> int:
-        """Channels of every recording."""
+        """Channels of every recording, before any are selected."""
         raise NotImplementedError
 
     def list_recordings(self, root: Path | None) -> list[Recording]:
@@ -182,21 +133,27 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
         """The raw content of one recording."""
         raise NotImplementedError
 
+    def read_takes(self, recording: Recording) -> Iterator[Signal]:
+        """The parts of a recording that are processed each by itself, with names of their own if there are several."""
+        yield self.read_recording(recording)
+
+    def process(self, recording: Recording, signal: Signal) -> np.ndarray:
+        """Filter and normalise: float32 (channels, time at the extractor's rate)."""
+        return self.extractor.preprocess(signal.samples, signal.sampling_rate, recording.path or recording.name)
+
     def __init__(self, *args: object, cache_dir: str | None = None, **kwargs: object):
         # `_info` may need the files to tell the number of channels, before the parent class has set its folders
         self._extracted = os.path.join(cache_dir, "extracted_emg") if cache_dir else None
+        self.absent_subjects: tuple[str, ...] = ()
         super().__init__(*args, cache_dir=cache_dir, **kwargs)
 
     @functools.cached_property
     def extractor(self) -> TinyMyoFeatureExtractor:
         """The preprocessing of this configuration; saved beside every model trained on the data."""
-        config = self.config
-        names = {field.name for field in dataclasses.fields(EmgBuilderConfig)}
-        names -= {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
-        names -= {"protocol", "allow_missing"}
-        options = {name: getattr(config, name) for name in names} | self.extractor_options()
+        names = inspect.signature(TinyMyoFeatureExtractor).parameters
+        options = {name: getattr(self.config, name) for name in names if hasattr(self.config, name)}
         try:
-            return TinyMyoFeatureExtractor(feature_size=self.num_channels(), **options)
+            return TinyMyoFeatureExtractor(**options | {"feature_size": self.channel_count} | self.extractor_options())
         except SignalError as error:
             raise ConfigError(f"{self.name}: {error}") from error
 
@@ -211,15 +168,52 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
             return None
         if self.config.data_dir is None:
             hint = f" Get it from {self.HOMEPAGE}." if self.HOMEPAGE else ""
-            raise ConfigError(f"{self.name} needs data_dir, a folder or an archive with {self.LAYOUT}.{hint}")
+            automatic = " download=True fetches it." if self.DOWNLOADS else ""
+            raise ConfigError(
+                f"{self.name} needs data_dir, a folder or an archive with {self.LAYOUT}.{hint}{automatic}"
+            )
         return open_source(self.config.data_dir, self._extracted)
 
     @functools.cached_property
     def recordings(self) -> list[Recording]:
-        """All recordings, checked: each belongs to one split, or is shared out among splits by repetition."""
+        """The recordings asked for, checked: each in one split, or shared out among splits by repetition."""
         recordings = self.list_recordings(self.root)
         _check_recordings(recordings, self.name)
+        for field in ("subject", "session"):
+            wanted = getattr(self.config, f"{field}s")
+            if wanted is not None:
+                recordings = _keep(recordings, field, wanted, self.name)
         return recordings
+
+    @functools.cached_property
+    def selected_channels(self) -> list[int] | None:
+        """Positions of the channels to keep, or None for all."""
+        channels, count = self.config.channels, self.num_channels()
+        if channels is None:
+            return None
+        wrong = [c for c in channels if not isinstance(c, int) or not 0 <= c < count]
+        if wrong or not channels or len(set(channels)) < len(channels):
+            raise ConfigError(f"{self.name}: channels={list(channels)}: give different positions from 0 to {count - 1}")
+        return list(channels)
+
+    @property
+    def channel_count(self) -> int:
+        """Channels of the dataset."""
+        return self.num_channels() if self.selected_channels is None else len(self.selected_channels)
+
+    def split_subjects(self, present: Iterable[str], groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """The split of each subject that has recordings; see `protocols.subject_split`.
+
+        With `allow_missing`, subjects of the protocol without a recording are remembered for the dataset card.
+        """
+        present = set(present)
+        split_of = subject_split(present, groups, self.config.allow_missing)
+        self.absent_subjects = tuple(s for s in group_split(groups, "subject") if s not in present)
+        if self.absent_subjects:
+            logger.warning(
+                f"{self.config.data_dir}: no files of subjects {', '.join(self.absent_subjects)}; going on without them"
+            )
+        return split_of
 
     def _info(self) -> datasets.DatasetInfo:
         if self.config.protocol not in self.PROTOCOLS:
@@ -227,11 +221,26 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
             raise ConfigError(f"{self.name}: protocol={self.config.protocol!r} is unknown; use one of {known}")
         return datasets.DatasetInfo(
             description=f"{(self.__doc__ or '').strip()}\n\nPreprocessing: {self.extractor.to_json_string()}",
-            features=window_features(self.num_channels(), self.config.window_length, self.class_names()),
+            features=self._features(),
             homepage=self.HOMEPAGE,
             license=self.LICENSE,
             citation=self.CITATION,
         )
+
+    def _features(self) -> datasets.Features:
+        config, task, outputs = self.config, self.task(), len(self.target_names())
+        classes = self.class_names()
+        if config.rows == "windows":
+            if task in ("events", "text"):
+                raise ConfigError(f'{self.name}: {task} come with whole recordings; use rows="recordings"')
+            targets = (config.window_length // config.target_hop, outputs) if task == "regression" else None
+            classes = classes if task == "classification" else ()
+            features = window_features(self.channel_count, config.window_length, classes, targets)
+        else:
+            if task == "classification":
+                raise ConfigError(f'{self.name}: a class per window needs rows="windows"')
+            features = chunk_features(self.channel_count, config, task, classes, outputs, self.phone_names())
+        return datasets.Features(features | self.metadata_features())
 
     def _split_generators(self, dl_manager: object) -> list[datasets.SplitGenerator]:
         by_split = {split: [r for r in self.recordings if r.split == split] for split in SPLITS}
@@ -249,122 +258,90 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
 
     def _generate_tables(self, recordings: list[Recording]) -> Iterator[tuple[Key, pa.Table]]:
         for shard, recording in enumerate(recordings):
-            yield Key(shard, 0), self.recording_table(recording)
+            table = self.recording_table(recording)
+            for what, count in table_notes(table.schema).items():
+                logger.warning(f"{recording.name}: {what}: {count}")
+            yield Key(shard, 0), table.replace_schema_metadata(self.info.features.arrow_schema.metadata)
 
     def recording_table(self, recording: Recording) -> pa.Table:
-        """The windows of one recording, with the columns of the dataset.
+        """The rows of one recording, with the columns of the dataset; what was left out is counted in its metadata.
 
         Raises:
             RecordingError: the recording cannot be used; the message names it and the fix.
         """
-        signal = self.read_recording(recording)
-        try:
-            processed = self.extractor.preprocess(
-                signal.samples, signal.sampling_rate, recording.path or recording.name
-            )
-        except SignalError as error:
-            raise RecordingError(str(error)) from error
-        labels = _labels_at_rate(signal.labels, processed.shape[1])
-        windows, labels, repetitions, starts = self._cut(recording, processed, labels)
-        count = len(starts)
+        schema = self.info.features.arrow_schema
+        tables, notes = [schema.empty_table()], Counter()
+        for signal in self.read_takes(recording):
+            try:
+                columns = self._columns(recording, signal, notes)
+            except SignalError as error:
+                raise RecordingError(str(error)) from error
+            count = len(columns["start"])
+            for name, feature in self.metadata_features().items():
+                columns[name] = pa.array([signal.metadata[name]] * count, feature.pa_type)
+            notes.update(signal.notes)
+            tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
+        metadata = dict(schema.metadata or {}) | {NOTES: json.dumps(+notes).encode()}
+        return pa.concat_tables(tables).replace_schema_metadata(metadata)
+
+    def _columns(self, recording: Recording, signal: Signal, notes: Counter) -> dict[str, pa.Array]:
+        """Columns of one take, without those of `metadata_features`; adds to `notes`."""
+        name = f"{recording.name}/{signal.name}" if signal.name else recording.name
+        check_lengths(signal, recording.path or name)
+        if self.selected_channels is not None:
+            signal = dataclasses.replace(signal, samples=signal.samples[self.selected_channels])
+        processed = self.process(recording, signal)
+        signal = at_processed_rate(signal, processed.shape[1], self.config.target_hop, recording.path or name)
+        if self.config.rows == "recordings":
+            return chunk_columns(processed, signal, recording, self.config, self.info.features, name)
+        windows = cut_windows(processed, signal, self.extractor, self.config, recording.repetitions, name)
+        notes.update(windows.notes)
+        return self._window_columns(windows, recording, name)
+
+    def _window_columns(self, windows: Windows, recording: Recording, name: str) -> dict[str, pa.Array]:
+        count = len(windows.starts)
         columns = {
-            "input_values": nested_array(windows),
-            "label": pa.array(labels, pa.int64()),
+            "input_values": nested_array(windows.values),
+            "label": pa.array(windows.labels, pa.int64()),
             "subject": pa.array([recording.subject] * count, pa.string()),
             "session": pa.array([recording.session] * count, pa.string()),
-            "repetition": pa.array(repetitions, pa.int32()),
-            "recording": pa.array([recording.name] * count, pa.string()),
-            "start": pa.array(starts, pa.int64()),
+            "repetition": pa.array(windows.repetitions, pa.int32()),
+            "recording": pa.array([name] * count, pa.string()),
+            "start": pa.array(windows.starts, pa.int64()),
         }
-        return pa.table(columns, schema=self.info.features.arrow_schema)
-
-    def _cut(
-        self, recording: Recording, processed: np.ndarray, labels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Windows (n, C, W), labels, repetitions and starts (n,) of a processed recording."""
-        length, channels = self.config.window_length, processed.shape[0]
-        if processed.shape[1] < length:
-            raise RecordingError(
-                f"{recording.name}: {processed.shape[1]} samples, shorter than one window of {length}; "
-                "remove the recording or lower window_length"
-            )
-        parts, label_parts, repetition_parts, start_parts = [np.empty((0, channels, length), np.float32)], [], [], []
-        segments = label_segments(labels)
-        for start, stop, label, repetition in segments:
-            wanted = recording.repetitions is None or repetition in recording.repetitions
-            if stop - start < length or not wanted:
-                continue
-            windows, starts = self.extractor.windows(processed[:, start:stop])
-            parts.append(windows)
-            start_parts.append(starts + start)
-            label_parts.append(np.full(len(starts), label))
-            repetition_parts.append(np.full(len(starts), repetition))
-        if not segments:
-            logger.warning(f"{recording.name}: no labelled sample, so no window")
-        elif max(stop - start for start, stop, _, _ in segments) < length:
-            longest = max(stop - start for start, stop, _, _ in segments)
-            raise RecordingError(
-                f"{recording.name}: its longest segment of one label has {longest} samples, shorter than one window "
-                f"of {length}; lower window_length"
-            )
-        empty = [np.empty(0, np.int64)]
-        metadata = (np.concatenate(empty + part) for part in (label_parts, repetition_parts, start_parts))
-        return np.concatenate(parts), *metadata
+        return columns if windows.targets is None else columns | {"targets": nested_array(windows.targets)}
 
 
-def window_features(channels: int, window_length: int, class_names: tuple[str, ...]) -> datasets.Features:
-    """Columns of a prepared dataset; the shape of a window is part of the type."""
-    window = datasets.List(datasets.List(datasets.Value("float32"), length=window_length), length=channels)
-    return datasets.Features(
-        {
-            "input_values": window,
-            "label": datasets.ClassLabel(names=list(class_names)),
-            "subject": datasets.Value("string"),
-            "session": datasets.Value("string"),
-            "repetition": datasets.Value("int32"),
-            "recording": datasets.Value("string"),
-            "start": datasets.Value("int64"),
-        }
-    )
-
-
-def nested_array(windows: np.ndarray) -> pa.Array:
-    """(windows, channels, time) as fixed-size lists of fixed-size lists, copying nothing but what is not contiguous."""
-    values = pa.array(np.ascontiguousarray(windows, dtype=np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(
-        pa.FixedSizeListArray.from_arrays(values, windows.shape[2]), windows.shape[1]
-    )
-
-
-def label_segments(labels: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Runs of one label as (start, stop, label, repetition), unlabelled runs left out.
-
-    The repetition counts the runs of that label from 1.
-    """
-    borders = np.concatenate([[0], np.flatnonzero(np.diff(labels)) + 1, [len(labels)]])
-    seen: dict[int, int] = {}
-    segments = []
-    for start, stop in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
-        label = int(labels[start])
-        if label != UNLABELLED:
-            seen[label] = seen.get(label, 0) + 1
-            segments.append((start, stop, label, seen[label]))
-    return segments
+def table_notes(schema: pa.Schema) -> Counter:
+    """What was left out of a table of `recording_table`, counted."""
+    return Counter(json.loads((schema.metadata or {}).get(NOTES, b"{}")))
 
 
 def make_builder(
-    name: str, data_dir: str | os.PathLike | None = None, cache_dir: str | os.PathLike | None = None, **config: object
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    download: bool = False,
+    **config: object,
 ) -> EmgBuilder:
-    """The builder called `name` (one of `BUILDERS`) with its configuration; see `EmgBuilderConfig` for the options."""
+    """The builder called `name` (one of `BUILDERS`) with its configuration; see `EmgBuilderConfig` for the options.
+
+    With `download`, the files of the corpus that are not yet in `data_dir` (default: a folder of the cache) are fetched
+    from its official source first.
+    """
     if name not in BUILDERS:
         raise ConfigError(f"{name!r} is neither a builder ({', '.join(BUILDERS)}) nor a folder made by `prepare`")
     class_name = "".join(part.capitalize() for part in name.split("_"))
     builder_class = getattr(importlib.import_module(f"dataset_builders.{name}"), class_name)
-    known = {field.name for field in dataclasses.fields(builder_class.BUILDER_CONFIG_CLASS)}
-    unknown = sorted(config.keys() - known)
+    known = option_names(builder_class.BUILDER_CONFIG_CLASS)
+    unknown = sorted(config.keys() - {*known, "version"})
     if unknown:
-        options = ", ".join(sorted(known - {"name", "version", "data_dir", "data_files", "description"}))
-        raise ConfigError(f"{name} has no option {', '.join(unknown)}; its options are {options}")
+        raise ConfigError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(sorted(known))}")
+    if download:
+        from .download import download_corpus
+
+        cache = Path(cache_dir) if cache_dir else Path(datasets.config.HF_DATASETS_CACHE)
+        data_dir = download_corpus(builder_class, Path(data_dir) if data_dir else cache / "downloaded_emg" / name)
     directory = str(Path(data_dir).expanduser().resolve()) if data_dir is not None else None
     return builder_class(data_dir=directory, cache_dir=str(cache_dir) if cache_dir else None, **config)
 
@@ -374,16 +351,19 @@ def load_corpus(
     data_dir: str | os.PathLike | None = None,
     num_proc: int | None = None,
     cache_dir: str | os.PathLike | None = None,
+    streaming: bool = False,
+    download: bool = False,
     **config: object,
-) -> tuple[datasets.DatasetDict, TinyMyoFeatureExtractor]:
-    """Windows of a corpus, prepared on first use and cached, with the preprocessing that made them.
+) -> tuple[datasets.DatasetDict | datasets.IterableDatasetDict, TinyMyoFeatureExtractor]:
+    """A corpus, prepared on first use and cached, with the preprocessing that made it.
 
     Args:
-        name_or_folder: a builder ("uci_emg", "synthetic", "emg_folder"), or a folder written by
-            `dataset_builders.hub.prepare`.
+        name_or_folder: one of `BUILDERS`, a folder written by `dataset_builders.prepare`, or the Hub id of one.
         data_dir: folder or archive with the raw files of the builder.
         num_proc: processes that prepare recordings in parallel.
         cache_dir: where prepared data is kept (default: the cache of `datasets`).
+        streaming: read raw files (or the prepared folder) as rows are asked for, without preparing or copying them.
+        download: fetch missing raw files from the official source.
         config: options of the builder, e.g. `window_length=1000, stride=250`.
 
     Returns:
@@ -392,10 +372,16 @@ def load_corpus(
     Raises:
         DataError: a subclass says what is wrong with the data, the options or the disk.
     """
-    if str(name_or_folder) not in BUILDERS and Path(name_or_folder).is_dir():
-        return _load_prepared(Path(name_or_folder), data_dir, cache_dir, config)
-    builder = make_builder(str(name_or_folder), data_dir, cache_dir, **config)
+    name = str(name_or_folder)
+    if name not in BUILDERS and (Path(name).is_dir() or "/" in name):
+        given = sorted(config) + [option for option, value in (("data_dir", data_dir), ("download", download)) if value]
+        if given:
+            raise ConfigError(f"{name} is already prepared: {', '.join(given)} cannot be changed; prepare it again")
+        return _load_prepared(name, cache_dir, streaming)
+    builder = make_builder(name, data_dir, cache_dir, download, **config)
     try:
+        if streaming:
+            return datasets.IterableDatasetDict(builder.as_streaming_dataset()), builder.extractor
         builder.download_and_prepare(num_proc=num_proc)
     except DataError:
         raise
@@ -406,31 +392,32 @@ def load_corpus(
 
 
 def _load_prepared(
-    folder: Path, data_dir: object, cache_dir: object, config: dict
-) -> tuple[datasets.DatasetDict, TinyMyoFeatureExtractor]:
-    if not (folder / "preprocessor_config.json").is_file():
+    name: str, cache_dir: str | os.PathLike | None, streaming: bool
+) -> tuple[datasets.DatasetDict | datasets.IterableDatasetDict, TinyMyoFeatureExtractor]:
+    """A prepared folder, or the Hub repository of one."""
+    cache = str(cache_dir) if cache_dir else None
+    local = Path(name).is_dir()
+    if local and not (Path(name) / "preprocessor_config.json").is_file():
         raise LayoutError(
-            f"{folder} is not a prepared dataset (no preprocessor_config.json). Recordings of your own are read with "
-            f'load_corpus("emg_folder", data_dir="{folder}")'
+            f"{name} is not a prepared dataset (no preprocessor_config.json). Recordings of your own are read with "
+            f'load_corpus("emg_folder", data_dir="{name}")'
         )
-    given = sorted(config) + (["data_dir"] if data_dir is not None else [])
-    if given:
-        raise ConfigError(f"{folder} is already prepared: {', '.join(given)} cannot be changed; prepare it again")
     try:
-        data = datasets.load_dataset(str(folder), cache_dir=str(cache_dir) if cache_dir else None)
+        data = datasets.load_dataset(name, cache_dir=cache, streaming=streaming)
+        folder = name if local else Path(hf_hub_download(name, "preprocessor_config.json", repo_type="dataset")).parent
         return data, TinyMyoFeatureExtractor.from_pretrained(folder)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise LayoutError(
-            f"{folder} cannot be read as a prepared dataset ({error.__cause__ or error}): copy it again if files are "
-            "missing or cut off, or prepare it again"
-        ) from error
+        fix = "copy it again if files are missing or cut off, or prepare it again" if local else "check the name"
+        raise LayoutError(f"{name} cannot be read as a prepared dataset ({error.__cause__ or error}): {fix}") from error
 
 
-def _labels_at_rate(labels: np.ndarray, length: int) -> np.ndarray:
-    """Labels of a recording that was resampled to `length` samples: those of the nearest earlier sample."""
-    if len(labels) == length:
-        return labels
-    return labels[np.minimum(np.arange(length) * len(labels) // length, len(labels) - 1)]
+def _keep(recordings: list[Recording], field: str, wanted: tuple[str, ...], corpus: str) -> list[Recording]:
+    present = {getattr(recording, field) for recording in recordings}
+    unknown = [value for value in wanted if value not in present]
+    if unknown:
+        known = ", ".join(sorted(present, key=natural_key))
+        raise ConfigError(f"{corpus}: no recording of {field} {', '.join(unknown)}; there are {known}")
+    return [recording for recording in recordings if getattr(recording, field) in wanted]
 
 
 def _check_recordings(recordings: list[Recording], corpus: str) -> None:

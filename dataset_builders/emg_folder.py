@@ -124,6 +124,8 @@ class EmgFolder(EmgBuilder):
         mismatch = "error" if self.config.sampling_rate is None else "resample"
         return {"sampling_rate": self.rate, "on_rate_mismatch": mismatch}
 
+    selected_channels = None  # `channels` selects while reading
+
     def num_channels(self) -> int:
         """Channels of the first recording; the others must have as many."""
         return len(self.first_file.signal)

@@ -23,8 +23,8 @@ from tinymyo_hf.recordings import read_recording
 from tinymyo_hf.signal import SignalError
 
 from .archives import find_root
-from .base import UNLABELLED, EmgBuilder, EmgBuilderConfig, Recording, RecordingError, Signal, logger
-from .protocols import natural_key, subject_split
+from .base import UNLABELLED, EmgBuilder, EmgBuilderConfig, Recording, RecordingError, Signal
+from .protocols import natural_key
 
 CHANNELS = tuple(f"channel{i}" for i in range(1, 9))
 CLASS_COLUMN = "class"
@@ -77,11 +77,7 @@ class UciEmg(EmgBuilder):
     def list_recordings(self, root: Path) -> list[Recording]:
         """Every series file; the session is the series number in front of its name."""
         files = _series_files(find_root(root, lambda folder: bool(_series_files(folder)), self.LAYOUT))
-        present = {subject for subject, _, _ in files}
-        split_of = subject_split(present, SUBJECTS, self.config.allow_missing)
-        missing = sorted({s for group in SUBJECTS.values() for s in group} - present)
-        if missing:
-            logger.warning(f"{self.config.data_dir}: no files of subjects {', '.join(missing)}; going on without them")
+        split_of = self.split_subjects({subject for subject, _, _ in files}, SUBJECTS)
         return [
             Recording(str(path), f"{subject}/{path.name}", subject, session, split_of[subject])
             for subject, session, path in files

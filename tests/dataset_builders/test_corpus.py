@@ -16,12 +16,11 @@ from dataset_builders.base import (
     Recording,
     SplitError,
     _check_recordings,
-    _labels_at_rate,
-    label_segments,
     load_corpus,
     make_builder,
-    nested_array,
 )
+from dataset_builders.content import Events, Signal, at_processed_rate
+from dataset_builders.windows import label_segments, nested_array
 
 TINY = {"num_subjects": 3, "num_sessions": 2, "num_repetitions": 1, "hold": 1.5}
 OTHER_VALUES = {
@@ -34,6 +33,13 @@ OTHER_VALUES = {
     "allow_constant_channels": True,
     "allow_missing": True,
     "version": "9.9.9",
+    "subjects": ("01", "02"),
+    "sessions": ("1",),
+    "channels": (0, 3),
+    "sample_type": None,  # int16 needs rows that are recordings
+    "rows": None,
+    "window_labels": "first_sample",
+    "pad_end": True,
 }
 
 
@@ -53,6 +59,8 @@ def test_every_option_is_in_the_name_of_the_cache():
         value = OTHER_VALUES.get(field.name, getattr(EmgBuilderConfig, field.name))
         if field.name not in OTHER_VALUES:
             value = value * 2 or 1
+        if value is None and field.name in ("rows", "sample_type"):
+            continue  # have a test of their own
         assert make_builder("synthetic", **TINY | {"num_repetitions": 3}, **{field.name: value}).config_id != base
     assert make_builder("synthetic", **TINY, window_length=200).config_id == base
     assert make_builder("synthetic", **TINY, band_pass=[20.0, 90.0]).config_id == base
@@ -135,7 +143,7 @@ def test_bad_options(options, words):
 
 
 def test_unknown_builder_and_folder(tmp_path):
-    with pytest.raises(ConfigError, match="uci_emg, synthetic, emg_folder"):
+    with pytest.raises(ConfigError, match="uci_emg, .*synthetic, emg_folder"):
         load_corpus("uci")
     with pytest.raises(LayoutError, match="emg_folder"):
         load_corpus(tmp_path)
@@ -147,10 +155,20 @@ def test_label_segments():
     assert label_segments(np.full(4, -1)) == []
 
 
-def test_labels_follow_a_resampled_signal():
+def test_labels_targets_and_events_follow_a_resampled_signal():
     labels = np.repeat([0, 1, 2], 100)
-    np.testing.assert_array_equal(_labels_at_rate(labels, 600), np.repeat([0, 1, 2], 200))
-    np.testing.assert_array_equal(_labels_at_rate(labels, 60), np.repeat([0, 1, 2], 20))
+    ramp = np.arange(300, dtype=np.float32)[:, None] * [1, -2]
+    events = Events(("a", "b"), np.array([30.0, 299.0]), np.array([60.0, 299.0]))
+    signal = Signal(np.zeros((2, 300)), 100.0, labels, labels + 1, ramp, events)
+    for length in (600, 60):
+        resampled = at_processed_rate(signal, length, 1, "x")
+        np.testing.assert_array_equal(resampled.labels, np.repeat([0, 1, 2], length // 3))
+        np.testing.assert_array_equal(resampled.repetitions, np.repeat([1, 2, 3], length // 3))
+        np.testing.assert_allclose(resampled.events.starts[0], length / 10)
+        assert resampled.events.starts[1] < length
+        inner = resampled.targets[10:-10, 0]
+        np.testing.assert_allclose(np.diff(inner), 300 / length, atol=1e-4)  # a ramp stays a ramp of the same height
+        np.testing.assert_allclose(resampled.targets[:, 1], -2 * resampled.targets[:, 0], rtol=1e-6)
 
 
 def test_nested_array_is_the_windows():

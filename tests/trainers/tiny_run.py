@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from dataset_builders.base import nested_array, window_features
+from dataset_builders.windows import nested_array, window_features
 
 LABELS = ("rest", "fist", "open")
 TINY_MODEL = {

@@ -13,6 +13,7 @@ from .tinymyo.signal_tinymyo import (
     normalize,
     resample,
     sliding_windows,
+    soft_limit,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "normalize",
     "resample",
     "sliding_windows",
+    "soft_limit",
 ]

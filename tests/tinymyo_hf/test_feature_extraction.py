@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 
 from tinymyo_hf import TinyMyoFeatureExtractor
-from tinymyo_hf.signal import SignalError, filter_signal, normalize
+from tinymyo_hf.signal import SignalError, filter_signal, normalize, resample
+
+SPEECH = {
+    "sampling_rate": 689.0625,
+    "filter_rate": 1000,
+    "resampling": "linear",
+    "band_pass": (2.0, None),
+    "band_pass_order": 3,
+    "notch_frequencies": (60.0, 120.0),
+    "gain": 0.05,
+    "soft_limit": 50.0,
+    "normalization": "none",
+    "window_length": 1600,
+}
 
 
 def noise(channels=4, samples=500, seed=0):
@@ -39,6 +52,11 @@ def test_round_trip_is_exact(tmp_path):
     numpy_fields = {"window_length": np.int64(200), "patch_size": np.int32(20), "sampling_rate": np.float32(200)}
     TinyMyoFeatureExtractor(band_pass=np.array([20, 90]), **numpy_fields).save_pretrained(tmp_path)
     assert TinyMyoFeatureExtractor.from_pretrained(tmp_path).to_dict() == TinyMyoFeatureExtractor().to_dict()
+    speech = TinyMyoFeatureExtractor(**SPEECH)
+    speech.save_pretrained(tmp_path)
+    again = TinyMyoFeatureExtractor.from_pretrained(tmp_path)
+    assert again.to_dict() == speech.to_dict() and again.band_pass == [2.0, None]
+    assert (again.filter_rate, again.resampling, again.gain, again.soft_limit) == (1000, "linear", 0.05, 50)
     without = TinyMyoFeatureExtractor(band_pass=None, notch_frequencies=())
     without.save_pretrained(tmp_path)
     assert TinyMyoFeatureExtractor.from_pretrained(tmp_path).to_dict() == without.to_dict()
@@ -83,6 +101,32 @@ def test_preprocess_is_filter_then_normalisation():
         y = extractor.preprocess(x, 200)
         assert y.dtype == np.float32
         np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("resampling", ["linear", "polyphase"])
+def test_filters_at_the_raw_rate_then_resampling_gain_and_limit(resampling):
+    extractor, x = TinyMyoFeatureExtractor(**SPEECH | {"resampling": resampling}), 1000 * noise(samples=3000) + 5000
+    y = extractor.preprocess(x, 1000)
+    filtered = filter_signal(x.astype(np.float64), 1000, (2, None), 3, (60, 120))
+    expected = 50 * np.tanh(resample(filtered, 1000, 689.0625, resampling) / 20 / 50)
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+    assert y.shape == (4, 2067) and 30 < np.abs(y).max() < 50
+    with pytest.raises(SignalError, match=r"sampled at 689.062 Hz, but the model was trained at 1000 Hz"):
+        extractor.preprocess(x, 689.0625)
+    other_rate = TinyMyoFeatureExtractor(**SPEECH | {"on_rate_mismatch": "resample"})
+    assert other_rate.preprocess(x, 2000).shape == (4, 1034)
+
+
+def test_context_settles_the_filters_and_is_cut_off():
+    x = noise(samples=4000) + 100
+    whole = TinyMyoFeatureExtractor(**SPEECH | {"sampling_rate": 1000}).preprocess(x, 1000)
+    extractor = TinyMyoFeatureExtractor(**SPEECH)
+    y = extractor.preprocess(x, 1000, context=(1000, 1200))
+    np.testing.assert_allclose(y, resample(whole[:, 1000:2800], 1000, 689.0625, "linear"), atol=1e-5)
+    assert np.abs(y - extractor.preprocess(x[:, 1000:2800], 1000))[:, :50].max() > 0.001
+    for context in ((-1, 0), (2000, 2000)):
+        with pytest.raises(SignalError, match=r"a.npy: context=.*4000 samples"):
+            extractor.preprocess(x, 1000, "a.npy", context)
 
 
 def test_causal_mode_does_not_look_ahead():
@@ -216,6 +260,13 @@ def test_missing_samples_and_dead_channels_on_request():
         ({"normalization_scope": "session"}, "normalization_scope='session'.*window"),
         ({"on_rate_mismatch": "ignore"}, "on_rate_mismatch='ignore'.*resample"),
         ({"padding_side": "left"}, "padding_side='left'"),
+        ({"band_pass": (None, None)}, "band_pass="),
+        ({"filter_rate": 0}, "filter_rate=0"),
+        ({"filter_rate": 1000, "band_pass": (20, 500)}, "band_pass=.*below 500 Hz"),
+        ({"resampling": "cubic"}, "resampling='cubic'.*polyphase"),
+        ({"gain": float("inf")}, "gain=inf"),
+        ({"gain": "x"}, "gain: 'x' is not a number"),
+        ({"soft_limit": -1}, "soft_limit=-1"),
         ({"bandpass": (20, 90)}, "unknown field 'bandpass'"),
     ],
 )

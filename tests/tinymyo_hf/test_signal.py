@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal as scipy_signal
 
-from tinymyo_hf.signal import SignalError, check_signal, filter_signal, normalize, resample, sliding_windows
+from tinymyo_hf.signal import SignalError, check_signal, filter_signal, normalize, resample, sliding_windows, soft_limit
 
 RATE = 200.0
 few = settings(max_examples=25, deadline=None)
@@ -52,6 +52,17 @@ def test_causal_processing_never_looks_ahead(x, keep, method):
         lambda y: normalize(y, method, mode="causal"),
     ):
         np.testing.assert_array_equal(process(x)[:, :keep], process(other)[:, :keep])
+
+
+@pytest.mark.parametrize(("band", "kind", "edge"), [((2.0, None), "highpass", 2), ([None, 300.0], "lowpass", 300)])
+def test_band_open_on_one_side(band, kind, edge):
+    x = noise(9, samples=6000)
+    y = filter_signal(x, 1000, band, order=3, notch_frequencies=())
+    expected = scipy_signal.filtfilt(*scipy_signal.butter(3, edge, kind, fs=1000), x)
+    assert np.abs(y - expected)[:, 2000:-2000].max() < 1e-5
+    causal = filter_signal(x - x[:, :1], 1000, band, order=3, notch_frequencies=(), mode="causal")
+    expected = scipy_signal.lfilter(*scipy_signal.butter(3, edge, kind, fs=1000), x - x[:, :1])
+    np.testing.assert_allclose(causal, expected, atol=1e-8)
 
 
 def test_filter_keeps_the_band_and_removes_the_rest():
@@ -123,6 +134,27 @@ def test_resampling_keeps_a_sine():
 
 
 @few
+@given(recordings, st.sampled_from([(1000, 689.0625), (200, 500)]))
+def test_linear_resampling_interpolates_between_neighbours(x, rates):
+    y = resample(x, *rates, method="linear")
+    assert y.shape == resample(x, *rates).shape
+    times = np.minimum(np.arange(y.shape[1]) * rates[0] / rates[1], x.shape[1] - 1)
+    before = np.minimum(np.floor(times).astype(int), x.shape[1] - 2)
+    share = times - before
+    np.testing.assert_allclose(y, (1 - share) * x[:, before] + share * x[:, before + 1], atol=1e-9)
+
+
+@few
+@given(recordings, st.floats(0.1, 100))
+def test_soft_limit(x, limit):
+    y = soft_limit(100 * x, limit)
+    assert np.abs(y).max() <= limit
+    order = np.argsort(x, axis=1)
+    assert (np.diff(np.take_along_axis(y, order, 1), axis=1) >= 0).all()
+    np.testing.assert_allclose(soft_limit(1e-3 * limit * np.tanh(x), limit), 1e-3 * limit * np.tanh(x), rtol=1e-6)
+
+
+@few
 @given(recordings, st.integers(1, 60), st.integers(1, 70))
 def test_windows_are_slices_of_the_recording(x, length, stride):
     windows, starts = sliding_windows(x, length, stride)
@@ -186,6 +218,12 @@ def test_refused_recordings(bad, message):
         ({"band_pass": (20, 100)}, "band_pass=.*below 100 Hz"),
         ({"band_pass": (90, 20)}, "band_pass=.*lower < upper"),
         ({"band_pass": (0, 20)}, "band_pass="),
+        ({"band_pass": (20, 20)}, "band_pass=.*lower < upper"),
+        ({"band_pass": (None, None)}, "band_pass=.*or None for no filter"),
+        ({"band_pass": (20,)}, "band_pass="),
+        ({"band_pass": (100, None)}, "band_pass=.*lower edge must lie below 100 Hz"),
+        ({"band_pass": (None, 100)}, "band_pass=.*upper edge must lie below 100 Hz"),
+        ({"band_pass": (-1, None)}, "band_pass="),
         ({"order": 0}, "band_pass_order=0"),
         ({"notch_frequencies": (100,)}, "notch_frequencies=.*remove it"),
         ({"notch_quality": 0}, "notch_quality=0"),
@@ -209,3 +247,5 @@ def test_refused_windows_and_methods():
         normalize(noise(0), "robust")
     with pytest.raises(SignalError, match="to_rate=-1"):
         resample(noise(0), 200, -1)
+    with pytest.raises(SignalError, match="resampling='cubic'.*linear"):
+        resample(noise(0), 200, 100, method="cubic")

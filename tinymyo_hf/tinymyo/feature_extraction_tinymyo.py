@@ -1,8 +1,8 @@
 """Feature extractor of TinyMyo: raw surface EMG to `input_values`.
 
-Raw recording (channels, time) -> checks -> resampling where allowed -> band-pass and notches -> normalisation ->
-windows -> padding to whole patches. The settings are saved in `preprocessor_config.json`, so that a model is always fed
-the way it was trained.
+Raw recording (channels, time) -> checks -> resampling where allowed -> band-pass and notches -> gain and soft limit ->
+normalisation -> windows -> padding to whole patches. The settings are saved in `preprocessor_config.json`, so that a
+model is always fed the way it was trained.
 """
 
 import math
@@ -18,6 +18,7 @@ from .signal_tinymyo import (
     SignalError,
     check_mode,
     check_normalization,
+    check_resampling,
     check_signal,
     check_windowing,
     design_filter,
@@ -25,6 +26,7 @@ from .signal_tinymyo import (
     normalize,
     resample,
     sliding_windows,
+    soft_limit,
 )
 
 logger = logging.get_logger(__name__)
@@ -43,12 +45,19 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
         feature_size: number of channels a recording must have; None accepts any number.
         sampling_rate: Hz, the rate the model was trained at.
         padding_value: written behind the end of the shorter arrays of a batch.
-        band_pass: (lower, upper) edge of the Butterworth band-pass in Hz, or None.
+        filter_rate: Hz at which the filters run, where that is not `sampling_rate`: recordings come at this rate, are
+            filtered, and then resampled to `sampling_rate`. None: recordings come at `sampling_rate`.
+        resampling: "polyphase" (with anti-aliasing) or "linear" (interpolation only).
+        band_pass: (lower, upper) edge of the Butterworth band-pass in Hz; (lower, None) is a high-pass, (None, upper) a
+            low-pass; None for none.
         band_pass_order: its order, 1 to 12.
         notch_frequencies: Hz, notches after the band-pass (power line); empty for none.
         notch_quality: centre frequency over bandwidth of each notch.
         filter_mode: "zero_phase" for whole recordings (filters run both ways, statistics cover the recording) or
             "causal" for live use (the output at a sample depends on that sample and earlier ones only).
+        gain: the filtered signal is multiplied by this, before it is limited and normalised.
+        soft_limit: the signal x becomes soft_limit * tanh(x / soft_limit), which keeps artefacts within bounds; None
+            leaves it as it is.
         normalization: "zscore", "minmax" (to [-1, 1]) or "none", each channel by itself.
         normalization_scope: "recording", or "window" (a window is normalised once it is complete, in either mode).
         window_length, stride: samples at `sampling_rate`; the window is a multiple of `patch_size`.
@@ -70,11 +79,15 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
         feature_size: int | None = None,
         sampling_rate: float = 200,
         padding_value: float = 0.0,
-        band_pass: tuple[float, float] | None = (20.0, 90.0),
+        filter_rate: float | None = None,
+        resampling: str = "polyphase",
+        band_pass: tuple[float | None, float | None] | None = (20.0, 90.0),
         band_pass_order: int = 4,
         notch_frequencies: tuple[float, ...] = (50.0,),
         notch_quality: float = 30.0,
         filter_mode: str = "zero_phase",
+        gain: float = 1.0,
+        soft_limit: float | None = None,
         normalization: str = "zscore",
         normalization_scope: str = "recording",
         window_length: int = 200,
@@ -90,11 +103,15 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
             raise SignalError(f"unknown field {unknown[0]!r} of TinyMyoFeatureExtractor; correct its name or remove it")
         super().__init__(_plain(feature_size), _number("sampling_rate", sampling_rate), padding_value, **kwargs)
         # Lists, not tuples: what was constructed then equals what is read back from JSON.
-        self.band_pass = None if band_pass is None else _numbers("band_pass", band_pass)
+        self.filter_rate = None if filter_rate is None else _number("filter_rate", filter_rate)
+        self.resampling = resampling
+        self.band_pass = None if band_pass is None else _numbers("band_pass", band_pass, gaps=True)
         self.band_pass_order = _plain(band_pass_order)
         self.notch_frequencies = [] if notch_frequencies is None else _numbers("notch_frequencies", notch_frequencies)
         self.notch_quality = _number("notch_quality", notch_quality)
         self.filter_mode = filter_mode
+        self.gain = _number("gain", gain)
+        self.soft_limit = None if soft_limit is None else _number("soft_limit", soft_limit)
         self.normalization = normalization
         self.normalization_scope = normalization_scope
         self.window_length = _plain(window_length)
@@ -109,6 +126,11 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
         check_mode(self.filter_mode, "filter_mode")
         check_normalization(self.normalization)
         check_windowing(self.window_length, self.stride)
+        check_resampling(self.resampling)
+        for field in ("filter_rate", "gain", "soft_limit"):
+            value = getattr(self, field)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise SignalError(f"{field}={value!r}: must be a positive number")
         for field, allowed in (
             ("normalization_scope", ("recording", "window")),
             ("on_rate_mismatch", ("error", "resample")),
@@ -129,20 +151,33 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
                 f"for instance {lower or self.patch_size} or {lower + self.patch_size}"
             )
         design_filter(
-            float(self.sampling_rate),
+            float(self.recording_rate),
             None if self.band_pass is None else tuple(self.band_pass),
             self.band_pass_order,
             tuple(self.notch_frequencies),
             self.notch_quality,
         )
 
-    def preprocess(self, recording: ArrayLike, sampling_rate: float | None, name: str = "recording") -> np.ndarray:
-        """Check, resample where allowed, filter, and normalise over the recording where that is the scope.
+    @property
+    def recording_rate(self) -> float:
+        """Hz at which recordings are expected: that of the filters."""
+        return self.sampling_rate if self.filter_rate is None else self.filter_rate
+
+    def preprocess(
+        self,
+        recording: ArrayLike,
+        sampling_rate: float | None,
+        name: str = "recording",
+        context: tuple[int, int] = (0, 0),
+    ) -> np.ndarray:
+        """Check, resample where allowed, filter, scale, and normalise over the recording where that is the scope.
 
         Args:
             recording: (channels, time).
-            sampling_rate: Hz of the recording; None assumes the extractor's own, with a warning.
+            sampling_rate: Hz of the recording; None assumes `recording_rate`, with a warning.
             name: what to call the recording in error messages.
+            context: samples at the start and at the end of `recording` that only serve to settle the filters (of the
+                recordings before and after, say); they are cut off after filtering.
 
         Returns:
             float32 (channels, time at `self.sampling_rate`).
@@ -154,9 +189,11 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
                 f"{name}: {x.shape[0]} channels, but feature_size={self.feature_size}; the array must be "
                 f"(channels, time): {hint}"
             )
+        if min(context) < 0 or sum(context) >= x.shape[1]:
+            raise SignalError(f"{name}: context={tuple(context)} leaves none of its {x.shape[1]} samples; shorten it")
         rate = self._checked_rate(sampling_rate, name)
         channels = max(1, SAMPLES_AT_ONCE // x.shape[1])
-        parts = [self._filter_and_normalize(x[i : i + channels], rate) for i in range(0, len(x), channels)]
+        parts = [self._process(x[i : i + channels], rate, context) for i in range(0, len(x), channels)]
         processed = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if not np.isfinite(processed).all():
             raise SignalError(f"{name}: its values (up to {np.abs(x).max():g}) overflow; rescale them, to volts say")
@@ -248,33 +285,42 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
     def _checked_rate(self, sampling_rate: float | None, name: str) -> float:
         if sampling_rate is None:
             logger.warning(
-                f"{name}: no sampling_rate was given to {self.__class__.__name__}; {self.sampling_rate} Hz is assumed. "
-                "Pass sampling_rate: a wrong assumption gives wrong results without an error."
+                f"{name}: no sampling_rate was given to {self.__class__.__name__}; {self.recording_rate} Hz is "
+                "assumed. Pass sampling_rate: a wrong assumption gives wrong results without an error."
             )
-            return self.sampling_rate
+            return self.recording_rate
         sampling_rate = _number(f"{name}: sampling_rate", sampling_rate)
         if not (math.isfinite(sampling_rate) and sampling_rate > 0):
             raise SignalError(f"{name}: sampling_rate={sampling_rate}: must be a positive number of Hz")
-        if math.isclose(sampling_rate, self.sampling_rate, rel_tol=1e-6):
-            return self.sampling_rate
+        if math.isclose(sampling_rate, self.recording_rate, rel_tol=1e-6):
+            return self.recording_rate
         if self.on_rate_mismatch == "error":
             raise SignalError(
-                f"{name}: sampled at {sampling_rate:g} Hz, but the model was trained at {self.sampling_rate:g} Hz; "
+                f"{name}: sampled at {sampling_rate:g} Hz, but the model was trained at {self.recording_rate:g} Hz; "
                 'resample it, or set on_rate_mismatch="resample"'
             )
         return sampling_rate
 
-    def _filter_and_normalize(self, x: np.ndarray, rate: float) -> np.ndarray:
-        x = resample(x.astype(np.float64), rate, self.sampling_rate)
+    def _process(self, x: np.ndarray, rate: float, context: tuple[int, int]) -> np.ndarray:
+        x = x.astype(np.float64)
+        before, after = (round(samples * self.recording_rate / rate) for samples in context)
+        if rate != self.recording_rate:
+            x = resample(x, rate, self.recording_rate, self.resampling)
         x = filter_signal(
             x,
-            self.sampling_rate,
+            self.recording_rate,
             self.band_pass,
             self.band_pass_order,
             self.notch_frequencies,
             self.notch_quality,
             self.filter_mode,
         )
+        x = x[:, before : x.shape[1] - after]
+        if self.recording_rate != self.sampling_rate:
+            x = resample(x, self.recording_rate, self.sampling_rate, self.resampling)
+        x = self.gain * x
+        if self.soft_limit is not None:
+            x = soft_limit(x, self.soft_limit)
         if self.normalization_scope == "recording":
             x = normalize(x, self.normalization, self.filter_mode)
         return x.astype(np.float32)
@@ -305,10 +351,11 @@ def _number(field: str, value: Any) -> float:
     return value
 
 
-def _numbers(field: str, values: Any) -> list[float]:
+def _numbers(field: str, values: Any, gaps: bool = False) -> list[float | None]:
+    """A list of floats; with `gaps`, None is kept."""
     if not isinstance(values, (list, tuple, np.ndarray)):
         raise SignalError(f"{field}={values!r}: give a list of numbers, for instance [{values}]")
-    return [float(_number(field, value)) for value in values]
+    return [None if gaps and value is None else float(_number(field, value)) for value in values]
 
 
 def _as_recordings(raw_emg: ArrayLike | list[ArrayLike]) -> list[ArrayLike]:

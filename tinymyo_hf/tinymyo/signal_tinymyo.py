@@ -17,6 +17,10 @@ from scipy import signal as scipy_signal
 
 MODES = ("zero_phase", "causal")
 NORMALIZATIONS = ("zscore", "minmax", "none")
+RESAMPLINGS = ("polyphase", "linear")
+
+Band = tuple[float | None, float | None]
+"""Lower and upper edge of a filter in Hz; None leaves that side open."""
 
 
 class SignalError(ValueError):
@@ -70,7 +74,7 @@ def check_signal(
 def filter_signal(
     x: np.ndarray,
     sampling_rate: float,
-    band_pass: tuple[float, float] | None = (20.0, 90.0),
+    band_pass: Band | None = (20.0, 90.0),
     order: int = 4,
     notch_frequencies: tuple[float, ...] = (50.0,),
     notch_quality: float = 30.0,
@@ -81,8 +85,9 @@ def filter_signal(
     Args:
         x: (channels, time), finite.
         sampling_rate: Hz.
-        band_pass: lower and upper edge in Hz, 0 < lower < upper < sampling_rate / 2, or None for no band-pass.
-        order: order of the band-pass prototype, 1 to 12 (the band-pass itself has twice the order).
+        band_pass: lower and upper edge in Hz, 0 < lower < upper < sampling_rate / 2. (lower, None) is a high-pass,
+            (None, upper) a low-pass, None no such filter.
+        order: order of the prototype, 1 to 12: that of a high-pass or low-pass; a band-pass has twice the order.
         notch_frequencies: Hz, each below sampling_rate / 2; empty for none.
         notch_quality: centre frequency over -3 dB bandwidth of each notch.
         mode: "zero_phase" (forwards and backwards: no delay, squared magnitude) or "causal" (forwards only, started in
@@ -94,7 +99,7 @@ def filter_signal(
     x = _as_float_array(x, "recording")
     check_mode(mode)
     notches = tuple(float(f) for f in notch_frequencies or ())
-    band = None if band_pass is None else tuple(float(f) for f in band_pass)
+    band = None if band_pass is None else tuple(None if f is None else float(f) for f in band_pass)
     sections = design_filter(float(sampling_rate), band, int(order), notches, float(notch_quality))
     if len(sections) == 0:
         return x.copy()
@@ -117,7 +122,7 @@ def filter_signal(
 @lru_cache(maxsize=64)
 def design_filter(
     sampling_rate: float,
-    band_pass: tuple[float, float] | None,
+    band_pass: Band | None,
     order: int,
     notch_frequencies: tuple[float, ...],
     notch_quality: float,
@@ -128,16 +133,7 @@ def design_filter(
     nyquist = sampling_rate / 2
     parts = [np.empty((0, 6))]
     if band_pass is not None:
-        if len(band_pass) != 2 or not 0 < band_pass[0] < band_pass[1]:
-            raise SignalError(f"band_pass={band_pass}: give (lower, upper) in Hz with 0 < lower < upper, or None")
-        if band_pass[1] >= nyquist:
-            raise SignalError(
-                f"band_pass={band_pass}: the upper edge must lie below {nyquist:g} Hz, half the sampling rate of "
-                f"{sampling_rate:g} Hz; lower it, or set band_pass=None"
-            )
-        if not 1 <= order <= 12:
-            raise SignalError(f"band_pass_order={order}: must lie between 1 and 12; 4 is usual")
-        parts.append(scipy_signal.butter(order, band_pass, btype="bandpass", fs=sampling_rate, output="sos"))
+        parts.append(_band_sections(sampling_rate, band_pass, order))
     if notch_frequencies and not notch_quality > 0:
         raise SignalError(f"notch_quality={notch_quality:g}: must be positive; 30 is usual")
     for frequency in notch_frequencies:
@@ -149,6 +145,26 @@ def design_filter(
         numerator, denominator = scipy_signal.iirnotch(frequency, notch_quality, fs=sampling_rate)
         parts.append(np.concatenate([numerator, denominator])[None, :])
     return np.concatenate(parts)
+
+
+def _band_sections(sampling_rate: float, band_pass: Band, order: int) -> np.ndarray:
+    edges = [edge for edge in band_pass if edge is not None]
+    if len(band_pass) != 2 or not edges or not all(edge > 0 for edge in edges) or edges != sorted(set(edges)):
+        raise SignalError(
+            f"band_pass={band_pass}: give (lower, upper) in Hz with 0 < lower < upper, one of them None for a filter "
+            "that is open on that side, or None for no filter"
+        )
+    nyquist = sampling_rate / 2
+    if edges[-1] >= nyquist:
+        which = "lower" if band_pass[1] is None else "upper"
+        raise SignalError(
+            f"band_pass={band_pass}: the {which} edge must lie below {nyquist:g} Hz, half the sampling rate of "
+            f"{sampling_rate:g} Hz; lower it, or set band_pass=None"
+        )
+    if not 1 <= order <= 12:
+        raise SignalError(f"band_pass_order={order}: must lie between 1 and 12; 4 is usual")
+    kind = "highpass" if band_pass[1] is None else "lowpass" if band_pass[0] is None else "bandpass"
+    return scipy_signal.butter(order, edges if len(edges) == 2 else edges[0], kind, fs=sampling_rate, output="sos")
 
 
 def normalize(x: np.ndarray, method: str = "zscore", mode: str = "zero_phase") -> np.ndarray:
@@ -176,16 +192,20 @@ def normalize(x: np.ndarray, method: str = "zscore", mode: str = "zero_phase") -
     return y.astype(x.dtype, copy=False)
 
 
-def resample(x: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
-    """Resample (channels, time) from one rate in Hz to another by a rational polyphase filter with anti-aliasing.
+def resample(x: np.ndarray, from_rate: float, to_rate: float, method: str = "polyphase") -> np.ndarray:
+    """Resample (channels, time) from one rate in Hz to another.
 
-    Returns (channels, round(time * to_rate / from_rate)), float32 for float32 input, else float64. The linear-phase
-    filter adds no delay and looks ahead 10 samples of the slower of the two rates.
+    "polyphase" is a rational filter with anti-aliasing; it has linear phase, adds no delay and looks ahead 10 samples
+    of the slower of the two rates. "linear" interpolates between neighbouring samples without any filter: what lies
+    above half the new rate folds back (for signals that were made so elsewhere).
+
+    Returns (channels, round(time * to_rate / from_rate)), float32 for float32 input, else float64.
     """
     x = _as_float_array(x, "recording")
     for field, rate in (("from_rate", from_rate), ("to_rate", to_rate)):
         if not (math.isfinite(rate) and rate > 0):
             raise SignalError(f"{field}={rate}: must be a positive number of Hz")
+    check_resampling(method)
     if from_rate == to_rate:
         return x.copy()
     # Both rates to 1e-3 Hz, then a ratio of small integers: within 1e-7 of the true one.
@@ -196,11 +216,20 @@ def resample(x: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
         raise SignalError(
             f"recording: {x.shape[-1]} samples at {from_rate:g} Hz leave none at {to_rate:g} Hz; use a longer recording"
         )
+    if method == "linear":
+        positions = np.arange(length) * (from_rate / to_rate)
+        rows = [np.interp(positions, np.arange(x.shape[-1]), row) for row in x.reshape(-1, x.shape[-1])]
+        return np.reshape(rows, (*x.shape[:-1], length)).astype(x.dtype, copy=False)
     offset = x[..., :1].astype(np.float64)  # removed and put back: constants pass exactly, without edge effects
     y = scipy_signal.resample_poly(x - offset, ratio.numerator, ratio.denominator, axis=-1, padtype="edge") + offset
     if y.shape[-1] < length:
         y = np.concatenate([y, np.repeat(y[..., -1:], length - y.shape[-1], axis=-1)], axis=-1)
     return np.ascontiguousarray(y[..., :length]).astype(x.dtype, copy=False)
+
+
+def soft_limit(x: np.ndarray, limit: float) -> np.ndarray:
+    """`limit * tanh(x / limit)`, same shape and type: about x for small values, never beyond +-limit."""
+    return limit * np.tanh(x / limit)
 
 
 def sliding_windows(
@@ -238,6 +267,12 @@ def check_normalization(method: str) -> None:
     """Raise `SignalError` unless `method` is one of `NORMALIZATIONS`."""
     if method not in NORMALIZATIONS:
         raise SignalError(f"normalization={method!r}: unknown; use one of {', '.join(NORMALIZATIONS)}")
+
+
+def check_resampling(method: str) -> None:
+    """Raise `SignalError` unless `method` is one of `RESAMPLINGS`."""
+    if method not in RESAMPLINGS:
+        raise SignalError(f"resampling={method!r}: unknown; use one of {', '.join(RESAMPLINGS)}")
 
 
 def check_windowing(window_length: int, stride: int) -> None:

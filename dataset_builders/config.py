@@ -15,7 +15,7 @@ FROM_PROTOCOL = "protocol"
 """Value of a field that the protocol decides (`EmgBuilderConfig.PROTOCOL_FIELDS`)."""
 
 ROWS = ("windows", "recordings")
-WINDOW_LABELS = ("segment", "first_sample")
+WINDOW_LABELS = ("segment", "repetition", "first_sample", "center_sample")
 SAMPLE_TYPES = ("float32", "int16")
 _PLACE_FIELDS = ("name", "data_dir", "data_files", "description")  # say where data is or what it is called
 
@@ -34,8 +34,9 @@ class EmgBuilderConfig(datasets.BuilderConfig):
         chunk_length: samples per row where rows are recordings; None stores a recording in one row.
         sample_type: "float32", or "int16" with a column `scale`, refused where that would lose anything.
         window_length, stride: in samples.
-        window_labels: "segment": no window spans a change of label or repetition; "first_sample": windows on a grid
-            over the whole recording, with the label and repetition of their first sample.
+        window_labels: "segment": no window spans a change of label or repetition; "repetition": none spans a change of
+            repetition, but the label may change, and is that of the first sample; "first_sample", "center_sample":
+            windows on a grid over the whole recording, with the label and repetition of that sample.
         pad_end: zero-pad the last, incomplete window instead of leaving it out.
         target_hop: samples per frame of the regression targets.
         patch_size: samples per token of the model; `window_length` is a multiple.

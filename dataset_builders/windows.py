@@ -117,7 +117,7 @@ def cut_windows(
             f"{name}: {processed.shape[1]} samples, shorter than one window of {length}; remove the recording or "
             "lower window_length"
         )
-    cut = _by_first_sample if config.window_labels == "first_sample" else _by_segment
+    cut = _by_segment if config.window_labels in ("segment", "repetition") else _on_grid
     starts, stops, labels, repetitions, notes = cut(processed.shape[1], signal, config, kept, name)
     windows = extractor.normalize_windows(_gather(processed, starts, stops, length))
     targets = None
@@ -131,40 +131,43 @@ def cut_windows(
 def _by_segment(
     length: int, signal: Signal, config: EmgBuilderConfig, kept: tuple[int, ...] | None, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Counter]:
-    """Windows within runs of one label and repetition; `stops` are those of the runs."""
+    """Windows within runs of one label and repetition, or of one repetition; `stops` are those of the runs."""
     labels = np.zeros(length, np.int64) if signal.labels is None else signal.labels
-    segments = label_segments(labels, signal.repetitions)
+    whole = config.window_labels == "repetition"
+    segments = label_segments(np.minimum(labels, 0) if whole else labels, signal.repetitions)
     if not segments:
         return *(np.empty(0, np.int64) for _ in range(4)), Counter({NO_LABELS: 1})
     longest = max(stop - start for start, stop, _, _ in segments)
     if longest < config.window_length and not config.pad_end:
         raise RecordingError(
-            f"{name}: its longest segment of one label has {longest} samples, shorter than one window of "
-            f"{config.window_length}; lower window_length"
+            f"{name}: its longest segment of one {'repetition' if whole else 'label'} has {longest} samples, shorter "
+            f"than one window of {config.window_length}; lower window_length"
         )
-    parts, notes = [np.empty((0, 4), np.int64)], Counter()
-    for start, stop, label, repetition in segments:
+    parts, notes = [np.empty((0, 3), np.int64)], Counter()
+    for start, stop, _, repetition in segments:
         if kept is not None and repetition not in kept:
             continue
         starts = start + window_starts(stop - start, config.window_length, config.stride, config.pad_end)
         notes[SHORT_SEGMENTS] += not len(starts)
-        parts.append(np.stack([starts, *(np.full(len(starts), value) for value in (stop, label, repetition))], axis=1))
-    starts, stops, labels, repetitions = np.concatenate(parts).T
-    return starts, stops, labels, repetitions, +notes
+        parts.append(np.stack([starts, *(np.full(len(starts), value) for value in (stop, repetition))], axis=1))
+    starts, stops, repetitions = np.concatenate(parts).T
+    return starts, stops, labels[starts], repetitions, +notes
 
 
-def _by_first_sample(
+def _on_grid(
     length: int, signal: Signal, config: EmgBuilderConfig, kept: tuple[int, ...] | None, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Counter]:
     """Windows on a grid over the recording, whatever changes within them."""
     starts = window_starts(length, config.window_length, config.stride, config.pad_end)
     labels = np.zeros(length, np.int64) if signal.labels is None else signal.labels
     repetitions = np.ones(length, np.int64) if signal.repetitions is None else signal.repetitions
-    wanted = labels[starts] != UNLABELLED
+    offset = config.window_length // 2 if config.window_labels == "center_sample" else 0
+    at = np.minimum(starts + offset, length - 1)
+    wanted = labels[at] != UNLABELLED
     if kept is not None:
-        wanted &= np.isin(repetitions[starts], kept)
-    starts = starts[wanted]
-    return starts, np.full(len(starts), length), labels[starts], repetitions[starts], Counter()
+        wanted &= np.isin(repetitions[at], kept)
+    starts, at = starts[wanted], at[wanted]
+    return starts, np.full(len(starts), length), labels[at], repetitions[at], Counter()
 
 
 def window_starts(length: int, window_length: int, stride: int, pad_end: bool) -> np.ndarray:

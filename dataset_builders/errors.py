@@ -1,5 +1,9 @@
 """Errors of the dataset builders: each names the file, line or field at fault and what to do about it."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 from datasets.exceptions import DatasetGenerationError
 
 
@@ -37,3 +41,15 @@ class PreparationError(DataError):
 
 class DownloadError(DataError):
     """A file could not be fetched whole: no connection, not there, wrong checksum, full disk, no public address."""
+
+
+@contextlib.contextmanager
+def disk_errors(partial: Path) -> Iterator[None]:
+    """A full disk, a missing permission and the like, as an error that says what is kept and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise PreparationError(
+            f"cannot write to {partial}: {error.strerror or error}. What is finished is kept there: free "
+            "some space and run the same command again, or choose another folder"
+        ) from error

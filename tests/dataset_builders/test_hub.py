@@ -24,7 +24,8 @@ from dataset_builders.base import (
     load_corpus,
     make_builder,
 )
-from dataset_builders.hub import plan_shards, prepare
+from dataset_builders.hub import prepare
+from dataset_builders.shards import plan_shards
 from dataset_builders.torch_view import WindowDataset
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 

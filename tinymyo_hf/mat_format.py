@@ -6,7 +6,7 @@ Source of the layout: "MAT-File Format", The MathWorks, chapter 1 (Level 5).
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -16,12 +16,14 @@ STRUCT_CLASS = 2
 STORED_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 NUMERIC_CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 DEEPEST_STRUCT = 16
+NAME_WITHIN_BYTES = 512  # of a compressed variable: where its name ends at the latest
 
 
-def parse_mat(content: bytes) -> dict[str, np.ndarray]:
+def parse_mat(content: bytes, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Real numeric variables by name, (rows, columns, ...); members of 1x1 structs as "struct/member".
 
-    Texts, cells, sparse and complex arrays and arrays of structs are passed over. Raises ValueError on damage.
+    Texts, cells, sparse and complex arrays and arrays of structs are passed over, as are variables that are not in
+    `names` if it is given. Raises ValueError on damage.
     """
     if len(content) < HEADER_BYTES or content[126:128] not in (b"IM", b"MI"):
         raise ValueError("not a MATLAB file of version 5 or later")
@@ -30,8 +32,11 @@ def parse_mat(content: bytes) -> dict[str, np.ndarray]:
     try:
         for kind, data in _elements(memoryview(content)[HEADER_BYTES:], order):
             if kind == COMPRESSED:
+                head = zlib.decompressobj().decompress(data, NAME_WITHIN_BYTES)
+                if names is not None and _name(memoryview(head)[8:], order) not in names:
+                    continue
                 kind, data = next(_elements(memoryview(zlib.decompress(data)), order))
-            if kind == MATRIX:
+            if kind == MATRIX and (names is None or _name(data, order) in names):
                 _add_matrix(variables, "", data, order, 0)
     except zlib.error as error:
         raise ValueError(f"a compressed variable is damaged: {error}") from error
@@ -55,6 +60,13 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
             raise ValueError("the file ends within an element")
         yield kind, data[start : start + size]
         position = start + padded
+
+
+def _name(data: memoryview, order: str) -> str:
+    """The name of a matrix whose content starts with `data`."""
+    parts = _elements(data, order)
+    _flags, _shape, name = next(parts), next(parts), next(parts)
+    return bytes(name[1]).decode("ascii", "replace")
 
 
 def _add_matrix(variables: dict[str, np.ndarray], prefix: str, data: memoryview, order: str, depth: int) -> None:

@@ -3,7 +3,7 @@
 Nothing here loads pickled objects. A reader raises whatever its library raises; the caller turns that into one error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,29 @@ def read_npz(path: Path) -> Variables:
     return variables
 
 
-def read_mat(path: Path) -> Variables:
-    """Numeric variables of a MATLAB file of version 5 or later; members of structs are named "struct/member"."""
+def read_mat(path: Path, names: Collection[str] | None = None) -> Variables:
+    """Numeric variables of a MATLAB file of version 5 or later; members of structs are named "struct/member".
+
+    Given `names`, other variables are passed over unread.
+    """
     content = path.read_bytes()
     if content.startswith(b"MATLAB 7.3"):  # HDF5 with the axes of every array reversed
-        return {name: array.T for name, array in read_hdf5(path).items()}
-    return parse_mat(content)
+        return {name: array.T for name, array in read_hdf5(path, names).items()}
+    return parse_mat(content, names)
 
 
-def read_hdf5(path: Path) -> Variables:
-    """Numeric datasets by their path, fields of compound ones as "dataset/field", and scalar attributes likewise."""
+def read_hdf5(path: Path, names: Collection[str] | None = None) -> Variables:
+    """Numeric datasets by their path, fields of compound ones as "dataset/field", and scalar attributes likewise.
+
+    Given `names`, other datasets are passed over unread.
+    """
     import h5py
 
     variables: Variables = {}
 
     def visit(name: str, item: Any) -> None:
+        if names is not None and name not in names:
+            return
         for attribute, value in item.attrs.items():
             if np.size(value) == 1:
                 _collect(variables, f"{name}/{attribute}".lstrip("/"), value)

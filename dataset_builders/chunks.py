@@ -86,15 +86,13 @@ def chunk_columns(
         columns["events"] = _events_array(signal.events, starts, features)
     if "text" in features:
         columns["text"] = pa.array([signal.text] * len(starts), pa.string())
-    hop = config.target_hop
-    frame_starts, frame_stops = starts // hop, np.append(starts[1:] // hop, length // hop)
     if "targets" in features:
-        offsets = pa.array(np.append(frame_starts, frame_stops[-1]), pa.int32())
+        offsets = _frame_offsets(len(signal.targets), starts, config.target_hop, signal.aligned)
         flat = pa.array(np.ascontiguousarray(signal.targets, np.float32).reshape(-1))
         frames = pa.FixedSizeListArray.from_arrays(flat, signal.targets.shape[1])
         columns["targets"] = pa.ListArray.from_arrays(offsets, frames)
     if "phones" in features:
-        offsets = pa.array(np.append(frame_starts, frame_stops[-1]), pa.int32())
+        offsets = _frame_offsets(len(signal.phones), starts, config.target_hop, signal.aligned)
         columns["phones"] = pa.ListArray.from_arrays(offsets, pa.array(signal.phones, pa.int64()))
     for column, value in (("subject", recording.subject), ("session", recording.session), ("recording", name)):
         columns[column] = pa.array([value] * len(starts), pa.string())
@@ -138,6 +136,12 @@ def ragged_array(values: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> p
     offsets = np.concatenate([[0], np.cumsum(np.repeat(stops - starts, len(values)))])
     lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat))
     return pa.FixedSizeListArray.from_arrays(lists, len(values))
+
+
+def _frame_offsets(frames: int, starts: np.ndarray, hop: int, aligned: bool) -> pa.Array:
+    """Where the frames of each row begin; frames of a parallel recording all go with the first row."""
+    offsets = np.append(starts // hop, frames) if aligned else np.append(0, np.full(len(starts), frames))
+    return pa.array(offsets, pa.int32())
 
 
 def _events_array(events: Events | None, starts: np.ndarray, features: datasets.Features) -> pa.Array:

@@ -40,9 +40,12 @@ class EmgBuilderConfig(datasets.BuilderConfig):
         pad_end: zero-pad the last, incomplete window instead of leaving it out.
         target_hop: samples per frame of the regression targets.
         patch_size: samples per token of the model; `window_length` is a multiple.
-        band_pass: edges in Hz, or None; with `band_pass_order`.
+        filter_rate: Hz at which the filters run, before resampling to `sampling_rate`; None: filters run at
+            `sampling_rate`. With `resampling`, "polyphase" or "linear".
+        band_pass: edges in Hz, one of them None for a high-pass or low-pass; or None; with `band_pass_order`.
         notch_frequencies: Hz, with `notch_quality`; empty for none.
         filter_mode: "zero_phase" (offline) or "causal" (as in live use).
+        gain, soft_limit: the filtered signal x becomes l tanh(gain x / l) with the limit l; None sets no limit.
         normalization: "zscore", "minmax" or "none", per channel over the "recording" or the "window"
             (`normalization_scope`).
         max_gap: longest run of NaN samples that is interpolated instead of refused.
@@ -65,11 +68,15 @@ class EmgBuilderConfig(datasets.BuilderConfig):
     pad_end: bool = False
     target_hop: int = 1
     patch_size: int = 20
-    band_pass: tuple[float, float] | None = (20.0, 90.0)
+    filter_rate: float | None = None
+    resampling: str = "polyphase"
+    band_pass: tuple[float | None, float | None] | None = (20.0, 90.0)
     band_pass_order: int = 4
     notch_frequencies: tuple[float, ...] = (50.0,)
     notch_quality: float = 30.0
     filter_mode: str = "zero_phase"
+    gain: float = 1.0
+    soft_limit: float | None = None
     normalization: str = "zscore"
     normalization_scope: str = "recording"
     max_gap: int = 0

@@ -61,6 +61,8 @@ class Signal:
         name: distinguishes the takes of one recording.
         notes: what was left out or changed while reading, counted: {"EMG samples after the last label": 12}.
         step: size of a step of the converter in the unit of `samples`, where they are multiples of one.
+        aligned: whether targets and phones have a frame per `target_hop` samples; else they belong to another, parallel
+            recording, and have its length.
     """
 
     samples: np.ndarray
@@ -75,6 +77,7 @@ class Signal:
     name: str = ""
     notes: dict[str, int] = field(default_factory=dict)
     step: float | None = None
+    aligned: bool = True
 
 
 def check_lengths(signal: Signal, where: str) -> None:
@@ -122,7 +125,7 @@ def at_processed_rate(signal: Signal, length: int, hop: int, where: str) -> Sign
     frames = length // hop
     for name in ("targets", "phones"):
         values = getattr(result, name)
-        if values is not None and len(values) != frames:
+        if values is not None and signal.aligned and len(values) != frames:
             raise RecordingError(
                 f"{where}: {len(values)} frames of {name} for {length} samples, which make {frames} frames of {hop}; "
                 "copy the recording again, or leave it out"

@@ -40,6 +40,9 @@ OTHER_VALUES = {
     "rows": None,
     "window_labels": "first_sample",
     "pad_end": True,
+    "filter_rate": 1000.0,
+    "resampling": "linear",
+    "soft_limit": 50.0,
 }
 
 

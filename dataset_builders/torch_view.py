@@ -17,25 +17,26 @@ WindowTransform = Callable[[torch.Tensor], torch.Tensor]
 
 
 class WindowDataset(torch.utils.data.Dataset):
-    """Map-style view: item i is {"input_values": float32 (channels, time), "labels": int}.
+    """Map-style view: item i is {"input_values": float32 (channels, time), "labels": int or float32 (frames, outputs)}.
 
     `DataLoader` and the `Trainer` fetch whole batches through `__getitems__`; use `collate_windows` to stack them.
 
     Args:
         hf_dataset: a split of a prepared dataset, also after `select`, `filter` or `shuffle`.
         transform: applied to the windows of a batch at once; see `WindowTransform`.
-        columns: other columns to return; "label" comes as "labels", the rest under their own names.
+        columns: other columns to return; "label" and "targets" come as "labels", the rest under their own names. By
+            default the labels or targets, where the dataset has them.
     """
 
     def __init__(
         self,
         hf_dataset: datasets.Dataset,
         transform: WindowTransform | None = None,
-        columns: Sequence[str] = ("label",),
+        columns: Sequence[str] | None = None,
     ):
         self.hf_dataset = hf_dataset
         self.transform = transform
-        self.columns = tuple(columns)
+        self.columns = _columns(hf_dataset.features, columns)
         self.window_shape = window_shape(hf_dataset.features)
 
     def __len__(self) -> int:
@@ -46,20 +47,25 @@ class WindowDataset(torch.utils.data.Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
         rows = self._rows[np.asarray(indices)]
-        values = {column: cells[rows].tolist() for column, cells in self._cells.items()}
-        return _items(torch.from_numpy(self._gather(rows)), values, self.transform)
+        values = {name: self._values(name, rows) for name in self.columns}
+        return _items(torch.from_numpy(self._gather("input_values", rows)), values, self.transform)
 
     def __getstate__(self) -> dict:
         # views into the mapped file are made anew in a worker process, not sent to it
-        cached = ("_rows", "_chunks", "_cells")
+        cached = ("_rows", "_matrices", "_cells")
         return {name: value for name, value in self.__dict__.items() if name not in cached}
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """All windows and labels at once, for classical models: float32 (windows, channels, time), int64 (windows,).
+        """All windows with their labels or targets at once, for classical models.
 
-        Transforms are not applied. The memory needed is that of all the windows.
+        Returns:
+            float32 (windows, channels, time), and labels int64 (windows,) or targets float32 (windows, frames,
+            outputs). Transforms are not applied. The memory needed is that of all the windows.
         """
-        return self._gather(self._rows), self.hf_dataset.data.column("label").to_numpy()[self._rows]
+        windows = self._gather("input_values", self._rows)
+        if "label" in self.hf_dataset.features:
+            return windows, self.hf_dataset.data.column("label").to_numpy()[self._rows]
+        return windows, self._gather("targets", self._rows)
 
     @cached_property
     def _rows(self) -> np.ndarray:
@@ -68,23 +74,33 @@ class WindowDataset(torch.utils.data.Dataset):
         return np.arange(len(self.hf_dataset)) if indices is None else indices.column(0).to_numpy().astype(np.int64)
 
     @cached_property
-    def _chunks(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """The windows of each chunk of the table, (windows, channels, time), not copied; and each chunk's first row."""
-        chunks = self.hf_dataset.data.column("input_values").chunks
-        views = [_flat(chunk).to_numpy().reshape(-1, *self.window_shape) for chunk in chunks]
-        return views, np.cumsum([0, *map(len, views)])
+    def _matrices(self) -> dict[str, tuple[list[np.ndarray], np.ndarray]]:
+        """For each column of matrices the values in each chunk of the table, not copied, and each chunk's first row."""
+        found = {}
+        for name in {"input_values", *self.columns, "targets"} & self.hf_dataset.features.keys():
+            if name in ("input_values", "targets"):
+                shape = window_shape(self.hf_dataset.features, name)
+                chunks = self.hf_dataset.data.column(name).chunks
+                views = [_flat(chunk).to_numpy().reshape(-1, *shape) for chunk in chunks]
+                found[name] = views, np.cumsum([0, *map(len, views)])
+        return found
 
-    def _gather(self, rows: np.ndarray) -> np.ndarray:
-        chunks, first_rows = self._chunks
+    def _gather(self, name: str, rows: np.ndarray) -> np.ndarray:
+        chunks, first_rows = self._matrices[name]
         which = np.searchsorted(first_rows, rows, side="right") - 1
-        windows = np.empty((len(rows), *self.window_shape), np.float32)
+        matrices = np.empty((len(rows), *window_shape(self.hf_dataset.features, name)), np.float32)
         for i, (chunk, row) in enumerate(zip(which.tolist(), (rows - first_rows[which]).tolist(), strict=True)):
-            windows[i] = chunks[chunk][row]
-        return windows
+            matrices[i] = chunks[chunk][row]
+        return matrices
+
+    def _values(self, name: str, rows: np.ndarray) -> Sequence:
+        """One value of a column for each row."""
+        return torch.from_numpy(self._gather(name, rows)) if name == "targets" else self._cells[name][rows].tolist()
 
     @cached_property
     def _cells(self) -> dict[str, np.ndarray]:
-        return {column: self.hf_dataset.data.column(column).to_numpy() for column in self.columns}
+        names = [name for name in self.columns if name != "targets"]
+        return {name: self.hf_dataset.data.column(name).to_numpy() for name in names}
 
 
 class IterableWindowDataset(torch.utils.data.IterableDataset):
@@ -104,41 +120,54 @@ class IterableWindowDataset(torch.utils.data.IterableDataset):
         self,
         hf_dataset: datasets.IterableDataset,
         transform: WindowTransform | None = None,
-        columns: Sequence[str] = ("label",),
+        columns: Sequence[str] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         read_size: int = 256,
     ):
-        if world_size is None and torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.transform = transform
-        self.columns = tuple(columns)
+        self.columns = _columns(hf_dataset.features, columns)
         self.read_size = read_size
         self.window_shape = window_shape(hf_dataset.features)
+        self.target_shape = window_shape(hf_dataset.features, "targets") if "targets" in self.columns else None
         view = hf_dataset.select_columns(["input_values", *self.columns]).with_format("arrow")
-        self._arrow = split_dataset_by_node(view, rank or 0, world_size) if world_size and world_size > 1 else view
+        self._arrow = split_by_node(view, rank, world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle differently in every epoch; the `Trainer` calls this."""
         self._arrow.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict]:
-        part = self._of_this_worker()
+        part = part_of_this_worker(self._arrow)
         if part is None:
             return
         for table in part.iter(batch_size=self.read_size):
-            # copied, because writing in place to a mapped file would crash the process
-            samples = _flat(table["input_values"].combine_chunks()).to_numpy().copy()
-            windows = torch.from_numpy(samples.reshape(-1, *self.window_shape))
-            values = {column: table[column].to_numpy().tolist() for column in self.columns}
+            windows = _tensor(table["input_values"], self.window_shape)
+            values = {name: self._values(table[name], name) for name in self.columns}
             yield from _items(windows, values, self.transform)
 
-    def _of_this_worker(self) -> datasets.IterableDataset | None:
-        worker = torch.utils.data.get_worker_info()
-        if worker is None or worker.num_workers == 1:
-            return self._arrow
-        workers = min(worker.num_workers, self._arrow.num_shards)
-        return self._arrow.shard(workers, worker.id, contiguous=False) if worker.id < workers else None
+    def _values(self, column: pa.ChunkedArray, name: str) -> Sequence:
+        if name == "targets":
+            return _tensor(column, self.target_shape)
+        return column.to_numpy().tolist()
+
+
+def split_by_node(
+    stream: datasets.IterableDataset, rank: int | None = None, world_size: int | None = None
+) -> datasets.IterableDataset:
+    """This process's share of a stream; by default according to `torch.distributed`, if it runs."""
+    if world_size is None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return split_dataset_by_node(stream, rank or 0, world_size) if world_size and world_size > 1 else stream
+
+
+def part_of_this_worker(stream: datasets.IterableDataset) -> datasets.IterableDataset | None:
+    """This worker's shards of a stream, None if there are fewer shards than workers and none is left for it."""
+    worker = torch.utils.data.get_worker_info()
+    if worker is None or worker.num_workers == 1:
+        return stream
+    workers = min(worker.num_workers, stream.num_shards)
+    return stream.shard(workers, worker.id, contiguous=False) if worker.id < workers else None
 
 
 def collate_windows(items: Sequence[dict]) -> dict:
@@ -153,16 +182,27 @@ def collate_windows(items: Sequence[dict]) -> dict:
     return batch
 
 
-def window_shape(features: datasets.Features) -> tuple[int, int]:
-    """(channels, time) of the windows of a prepared dataset."""
-    outer = (features or {}).get("input_values")
+def window_shape(features: datasets.Features, name: str = "input_values") -> tuple[int, int]:
+    """Shape of the matrices in a column of a prepared dataset: (channels, time) of the windows."""
+    outer = (features or {}).get(name)
     inner = getattr(outer, "feature", None)
     if not all(isinstance(part, datasets.List) and part.length > 0 for part in (outer, inner)):
         raise TypeError(
-            f"input_values must be fixed-size lists (channels, time) as the builders write them, not {outer}: "
+            f"{name} must be fixed-size lists (channels, time) as the builders write them, not {outer}: "
             "cast_column it to List(List(Value('float32'), length=time), length=channels)"
         )
     return outer.length, inner.length
+
+
+def _columns(features: datasets.Features, columns: Sequence[str] | None) -> tuple[str, ...]:
+    if columns is not None:
+        return tuple(columns)
+    return tuple(name for name in ("label", "targets") if name in (features or {}))
+
+
+def _tensor(column: pa.ChunkedArray, shape: tuple[int, int]) -> torch.Tensor:
+    """A column of matrices; copied, because writing in place to a mapped file would crash the process."""
+    return torch.from_numpy(_flat(column.combine_chunks()).to_numpy().copy().reshape(-1, *shape))
 
 
 def _flat(windows: pa.Array) -> pa.Array:
@@ -170,12 +210,12 @@ def _flat(windows: pa.Array) -> pa.Array:
     return windows.flatten().flatten()
 
 
-def _items(windows: torch.Tensor, values: dict[str, list], transform: WindowTransform | None) -> list[dict]:
+def _items(windows: torch.Tensor, values: dict[str, Sequence], transform: WindowTransform | None) -> list[dict]:
     if transform is not None:
         windows = transform(windows)
     items = [{"input_values": window} for window in windows.unbind()]
     for column, cells in values.items():
-        name = "labels" if column == "label" else column
+        name = "labels" if column in ("label", "targets") else column
         for item, cell in zip(items, cells, strict=True):
             item[name] = cell
     return items

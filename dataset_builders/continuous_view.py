@@ -1,0 +1,343 @@
+"""Windows cut on the fly from stored recordings (rows="recordings"), with context around them and random offsets.
+
+`ContinuousDataset` gives random access, `IterableContinuousDataset` streams; both give the same windows. Nothing is
+padded here: a window at the edge of its recording has less context, and a recording shorter than a window is a window.
+`collate_continuous` makes batches.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+
+from .errors import ConfigError, DataError
+from .torch_view import part_of_this_worker, split_by_node
+
+ItemTransform = Callable[[dict], dict]
+"""Maps an item to an item, e.g. to turn events into labels or to augment `input_values`."""
+
+KNOWN_COLUMNS = {"input_values", "scale", "events", "targets", "phones", "recording", "start", "recording_length"}
+IGNORED_LABEL = -100  # what the losses of the library leave out
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How recordings are cut.
+
+    Attributes:
+        window_length: samples; None takes recordings whole.
+        stride: samples between windows; None is `window_length`.
+        context: samples before and after each window that come along, as far as the recording has them.
+        jitter: move each window later by a random 0 to stride - 1 samples, as far as the recording goes.
+    """
+
+    window_length: int | None = None
+    stride: int | None = None
+    context: tuple[int, int] = (0, 0)
+    jitter: bool = False
+
+    def __post_init__(self) -> None:
+        lengths = [value for value in (self.window_length, self.stride) if value is not None]
+        if min(self.context) < 0 or any(value < 1 for value in lengths):
+            raise ConfigError(f"{self}: window_length and stride must be positive, context not negative")
+
+    @property
+    def step(self) -> int:
+        """Samples between windows."""
+        return self.stride or self.window_length or 1
+
+    def count(self, length: int) -> int:
+        """Windows of a recording of `length` samples: at least one."""
+        return 1 if self.window_length is None else max(length - self.window_length, 0) // self.step + 1
+
+    def window(self, index: int, length: int, rng: np.random.Generator | None) -> tuple[int, int]:
+        """First sample of window `index` and the one after its last; `rng` draws the offset."""
+        if self.window_length is None:
+            return 0, length
+        first = index * self.step
+        left_over = length - first - self.window_length
+        if self.jitter and rng is not None and left_over > 0:
+            first += int(rng.integers(min(self.step, left_over)))
+        return first, min(first + self.window_length, length)
+
+    def extent(self, window: tuple[int, int], length: int) -> tuple[int, int]:
+        """The window with its context."""
+        return max(window[0] - self.context[0], 0), min(window[1] + self.context[1], length)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stored row: a stretch of a recording. Fields the dataset does not have are None."""
+
+    recording: str
+    start: int
+    recording_length: int
+    samples: np.ndarray  # float32 (channels, time)
+    events: list[dict] | None
+    targets: np.ndarray | None  # (frames, outputs)
+    phones: np.ndarray | None  # (frames,)
+    others: dict
+
+    @property
+    def stop(self) -> int:
+        """The sample after the last."""
+        return self.start + self.samples.shape[1]
+
+
+class _Cut:
+    """Options and cutting that both views share."""
+
+    def __init__(
+        self,
+        features: datasets.Features,
+        cutting: Cutting,
+        columns: Sequence[str],
+        transform: ItemTransform | None,
+        target_hop: int,
+        seed: int,
+    ):
+        if not isinstance(getattr(features.get("input_values"), "feature", None), datasets.List):
+            raise ConfigError("the dataset has no column input_values of (channels, time) lists")
+        if "recording_length" not in features:
+            raise ConfigError(
+                'rows of this dataset are windows: use WindowDataset, or prepare it with rows="recordings"'
+            )
+        if any(value % target_hop for value in (cutting.window_length or 0, cutting.step) if cutting.window_length):
+            raise ConfigError(f"{cutting}: window_length and stride must be multiples of target_hop={target_hop}")
+        self.cutting = cutting
+        self.columns = tuple(columns)
+        self.transform = transform
+        self.target_hop = target_hop
+        self.seed = seed
+        self.epoch = 0
+        self.read_columns = [c for c in features if c in KNOWN_COLUMNS or c in self.columns]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other offsets in every epoch."""
+        self.epoch = epoch
+
+    def _generator(self, *place: int) -> np.random.Generator | None:
+        return np.random.default_rng([self.seed, self.epoch, *place]) if self.cutting.jitter else None
+
+    def _item(self, rows: Sequence[Row], window: tuple[int, int]) -> dict:
+        """The item for a window, from the rows that it and its context touch."""
+        length = rows[0].recording_length
+        first, last = self.cutting.extent(window, length)
+        samples = np.empty((len(rows[0].samples), last - first), np.float32)
+        for row in rows:
+            start, stop = max(first, row.start), min(last, row.stop)
+            if start < stop:
+                samples[:, start - first : stop - first] = row.samples[:, start - row.start : stop - row.start]
+        item: dict = {
+            "input_values": torch.from_numpy(samples),
+            "recording": rows[0].recording,
+            "start": window[0],
+            "context": (window[0] - first, last - window[1]),
+        }
+        if rows[0].events is not None:
+            events = [e for row in rows for e in row.events if window[0] <= e["start"] <= window[1] - 1]
+            item["event_names"] = [event["name"] for event in events]
+            item["event_starts"] = torch.tensor([event["start"] - window[0] for event in events], dtype=torch.float64)
+            item["event_ends"] = torch.tensor([event["end"] - window[0] for event in events], dtype=torch.float64)
+        for name in ("targets", "phones"):
+            if getattr(rows[0], name) is not None:
+                item[name] = torch.from_numpy(self._frames(rows, name, window))
+        item |= {column: rows[0].others[column] for column in self.columns}
+        return item if self.transform is None else self.transform(item)
+
+    def _frames(self, rows: Sequence[Row], name: str, window: tuple[int, int]) -> np.ndarray:
+        """Frames of the window itself; with jitter, from the frame in which it begins."""
+        hop = self.target_hop
+        frames = np.concatenate([getattr(row, name) for row in rows])
+        first = window[0] // hop - rows[0].start // hop
+        return frames[first : first + (window[1] - window[0]) // hop]
+
+
+class ContinuousDataset(_Cut, torch.utils.data.Dataset):
+    """Map-style view: item i is a window as a dictionary.
+
+    - `input_values`: float32 (channels, time), the window with its context; `context`: (before, after) in samples.
+    - `recording`, and `start`: first sample of the window proper in it.
+    - where the dataset has events: `event_names`, and `event_starts`, `event_ends` float64 in samples relative to the
+      window's first, of the events that start at or after its first sample and not after its last.
+    - where it has them: `targets` (frames, outputs) and `phones` (frames,) of the window proper.
+
+    Args:
+        hf_dataset: a split whose rows are recordings; whole recordings may have been selected or filtered out.
+        cutting: window, stride, context, jitter.
+        columns: other columns to return, e.g. "text".
+        transform: applied to each item.
+        target_hop: samples per frame of targets and phones.
+        seed: of the random offsets, which differ by window and epoch (`set_epoch`).
+    """
+
+    def __init__(
+        self,
+        hf_dataset: datasets.Dataset,
+        cutting: Cutting,
+        columns: Sequence[str] = (),
+        transform: ItemTransform | None = None,
+        target_hop: int = 1,
+        seed: int = 0,
+    ):
+        super().__init__(hf_dataset.features, cutting, columns, transform, target_hop, seed)
+        self.hf_dataset = hf_dataset
+        self._view = hf_dataset.select_columns(self.read_columns).with_format("arrow")
+        starts = np.asarray(hf_dataset.data.column("start"))
+        lengths = np.asarray(hf_dataset.data.column("recording_length"))
+        if hf_dataset._indices is not None:
+            order = hf_dataset._indices.column(0).to_numpy()
+            starts, lengths = starts[order], lengths[order]
+        self._row_starts = starts
+        self._first_rows = np.flatnonzero(starts == 0)
+        if len(starts) and (starts[0] or (np.diff(starts) <= 0).sum() != len(self._first_rows) - 1):
+            raise DataError(
+                "the rows of some recording are not all there or not in order: select, filter and shuffle whole "
+                "recordings only (the loader shuffles windows)"
+            )
+        self._lengths = lengths[self._first_rows]
+        self._first_windows = np.cumsum([0, *map(cutting.count, self._lengths.tolist())])
+
+    def __len__(self) -> int:
+        return int(self._first_windows[-1])
+
+    def __getitem__(self, index: int) -> dict:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        index %= len(self)
+        recording = int(np.searchsorted(self._first_windows, index, side="right")) - 1
+        length = int(self._lengths[recording])
+        window = self.cutting.window(index - int(self._first_windows[recording]), length, self._generator(index))
+        return self._item(self._rows_with(recording, *self.cutting.extent(window, length)), window)
+
+    @cached_property
+    def recording_names(self) -> list[str]:
+        """Names of the recordings, in order."""
+        return self.hf_dataset.select(self._first_rows)["recording"][:]
+
+    def _rows_with(self, recording: int, first: int, last: int) -> list[Row]:
+        """The rows of a recording that hold samples `first` to `last` - 1."""
+        begin = int(self._first_rows[recording])
+        more = recording + 1 < len(self._first_rows)
+        end = int(self._first_rows[recording + 1]) if more else len(self._row_starts)
+        starts = self._row_starts[begin:end]
+        low = begin + int(np.searchsorted(starts, first, side="right")) - 1
+        high = begin + int(np.searchsorted(starts, last, side="left"))
+        rows = list(decode_rows(self._view[low:high]))
+        if any(a.stop != b.start for a, b in zip(rows, rows[1:], strict=False)) or rows[-1].stop < last:
+            raise DataError(f"{rows[0].recording}: rows are missing; select and filter whole recordings only")
+        return rows
+
+
+class IterableContinuousDataset(_Cut, torch.utils.data.IterableDataset):
+    """Streaming view with the items of `ContinuousDataset`, in order; memory is bounded by a window and a few rows.
+
+    Shards are divided among nodes and then among workers.
+
+    Args:
+        hf_dataset: a streaming split whose rows are recordings, e.g. of `load_corpus(..., streaming=True)`. Shuffling
+            it would tear recordings apart: only the order of shards may be shuffled.
+        cutting, columns, transform, target_hop, seed: as for `ContinuousDataset`.
+        rank, world_size: as for `IterableWindowDataset`.
+    """
+
+    def __init__(
+        self,
+        hf_dataset: datasets.IterableDataset,
+        cutting: Cutting,
+        columns: Sequence[str] = (),
+        transform: ItemTransform | None = None,
+        target_hop: int = 1,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ):
+        super().__init__(hf_dataset.features, cutting, columns, transform, target_hop, seed)
+        view = hf_dataset.select_columns(self.read_columns).with_format("arrow")
+        self._arrow = split_by_node(view, rank, world_size)
+
+    def __iter__(self) -> Iterator[dict]:
+        part = part_of_this_worker(self._arrow)
+        if part is None:
+            return
+        buffer: deque[Row] = deque()
+        number = index = 0  # of the recording, of its next window
+        for table in part.iter(batch_size=1):
+            for row in decode_rows(table):
+                if buffer and (row.recording != buffer[0].recording or row.start == 0):
+                    buffer.clear()
+                    number, index = number + 1, 0
+                if row.start != (buffer[-1].stop if buffer else 0):
+                    raise DataError(f"{row.recording}: rows are missing or out of order; do not shuffle rows")
+                buffer.append(row)
+                while index < self.cutting.count(row.recording_length):
+                    window = self.cutting.window(index, row.recording_length, self._generator(number, index))
+                    first, last = self.cutting.extent(window, row.recording_length)
+                    if last > row.stop:
+                        break
+                    while buffer[0].stop <= first:
+                        buffer.popleft()
+                    yield self._item([r for r in buffer if r.start < last], window)
+                    index += 1
+
+
+def decode_rows(table: pa.Table) -> Iterator[Row]:
+    """The rows of a table with the columns of `chunks.chunk_features`; samples as float32, views where possible."""
+    for batch in table.to_batches():
+        cells = {name: batch.column(name) for name in batch.schema.names}
+        lists = cells["input_values"].flatten()
+        offsets, values = lists.offsets.to_numpy(), lists.values.to_numpy()
+        channels = cells["input_values"].type.list_size
+        for i in range(len(batch)):
+            samples = values[offsets[i * channels] : offsets[(i + 1) * channels]].reshape(channels, -1)
+            if "scale" in cells:
+                samples = samples * np.float32(cells["scale"][i].as_py())
+            targets = cells["targets"][i].values if "targets" in cells else None
+            yield Row(
+                recording=cells["recording"][i].as_py(),
+                start=cells["start"][i].as_py(),
+                recording_length=cells["recording_length"][i].as_py(),
+                samples=samples,
+                events=cells["events"][i].as_py() if "events" in cells else None,
+                targets=None
+                if targets is None
+                else targets.flatten().to_numpy(zero_copy_only=False).reshape(len(targets), -1),
+                phones=cells["phones"][i].values.to_numpy(zero_copy_only=False) if "phones" in cells else None,
+                others={name: cell[i].as_py() for name, cell in cells.items() if name not in KNOWN_COLUMNS},
+            )
+
+
+def collate_continuous(items: Sequence[dict]) -> dict:
+    """Pad items to one batch.
+
+    `input_values` (batch, channels, time) is padded with zeros on the right, and `attention_mask` (batch, time) is 1
+    where a sample is real; `labels` and `phones` (batch, longest) are padded with -100, `targets` (batch, frames,
+    outputs) with zeros; whole numbers are stacked; everything else is collected in lists.
+    """
+    signals = [item["input_values"] for item in items]
+    longest = max(signal.shape[-1] for signal in signals)
+    batch: dict = {
+        "input_values": torch.stack([torch.nn.functional.pad(s, (0, longest - s.shape[-1])) for s in signals]),
+        "attention_mask": torch.stack([(torch.arange(longest) < s.shape[-1]).long() for s in signals]),
+    }
+    for name in items[0].keys() - {"input_values"}:
+        values = [item[name] for item in items]
+        if name in ("labels", "phones", "targets") and torch.is_tensor(values[0]):
+            padding = 0.0 if name == "targets" else IGNORED_LABEL
+            batch[name] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=padding)
+        else:
+            batch[name] = torch.tensor(values) if isinstance(values[0], int) else values
+    return batch
+
+
+__all__ = [
+    "ContinuousDataset",
+    "Cutting",
+    "IterableContinuousDataset",
+    "collate_continuous",
+]

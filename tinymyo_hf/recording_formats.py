@@ -13,6 +13,12 @@ from tinymyo_hf.mat_format import parse_mat
 
 Variables = dict[str, np.ndarray]
 
+RAW_TYPES = {"int8": "i1", "int16": "<i2", "int32": "<i4", "float32": "<f4", "float64": "<f8"}
+"""Types of the numbers in headerless binary files, all little-endian."""
+
+MAX_RATIO = 2000
+"""No compression of hdf5 stores numbers in so few bytes: a dataset that claims to is damaged and would fill memory."""
+
 
 def read_npy(path: Path) -> Variables:
     """The one array of the file under the name "array", or its fields if it is structured."""
@@ -53,6 +59,7 @@ def read_hdf5(path: Path, names: Collection[str] | None = None) -> Variables:
     import h5py
 
     variables: Variables = {}
+    size = path.stat().st_size
 
     def visit(name: str, item: Any) -> None:
         if names is not None and name not in names:
@@ -62,6 +69,8 @@ def read_hdf5(path: Path, names: Collection[str] | None = None) -> Variables:
                 _collect(variables, f"{name}/{attribute}".lstrip("/"), value)
         # MATLAB keeps texts as numbers; "#refs#" are the bodies of its cells.
         if isinstance(item, h5py.Dataset) and item.attrs.get("MATLAB_class") != b"char" and not name.startswith("#"):
+            if item.nbytes > MAX_RATIO * size:
+                raise ValueError(f"{name} claims {item.nbytes} bytes in a file of {size}")
             _collect(variables, name, item[()])
 
     with h5py.File(path, "r") as file:
@@ -78,6 +87,11 @@ def read_parquet(path: Path) -> tuple[Variables, float | None]:
     rate = (table.schema.metadata or {}).get(b"sampling_rate")
     columns = {name: table.column(i).to_numpy() for i, name in enumerate(table.column_names)}
     return columns, None if rate is None else float(rate)
+
+
+def read_raw(path: Path, raw_type: str) -> np.ndarray:
+    """The numbers of a headerless file, as far as they are whole; `raw_type` is one of `RAW_TYPES`."""
+    return np.fromfile(path, RAW_TYPES[raw_type])
 
 
 ARRAY_READERS: dict[str, Callable[[Path], Variables]] = {

@@ -251,3 +251,119 @@ def test_damaged_files_raise_our_error_only(tmp_path, files):
                 assert read_recording(target).signal.ndim == 2
             except RecordingError as error:
                 assert str(target) in str(error)
+
+
+TARGETS = np.stack([np.linspace(0, 1, 100), np.linspace(5, -5, 100)]).astype(np.float32)
+
+
+def test_targets_and_labels_of_one_file(tmp_path):
+    """Channels, label and two targets, by name where the format has names, in every format."""
+    table = pa.table({**{f"c{i}": X[i] for i in range(4)}, "y": LABELS, "angle": TARGETS[0], "force": TARGETS[1]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    for suffix, separator in ((".csv", ","), (".tsv", "\t"), (".txt", " ")):
+        rows = [separator.join(table.column_names)]
+        rows += [separator.join(map(repr, map(float, row))) for row in np.vstack([X, LABELS, TARGETS]).T]
+        (tmp_path / f"a{suffix}").write_text("\n".join(rows))
+    together = np.vstack([X, LABELS, TARGETS]).T
+    np.save(tmp_path / "a.npy", together)
+    together.astype("<f4").tofile(tmp_path / "a.raw")
+    np.savez(tmp_path / "a.npz", emg=X, y=LABELS, angle=TARGETS[0], force=TARGETS[1])
+    scipy.io.savemat(tmp_path / "a.mat", {"emg": X.T, "y": LABELS, "angle": TARGETS[0], "force": TARGETS[1]})
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["emg"], file["y"] = X.T, LABELS
+        file["angle"], file["force"] = TARGETS[0], TARGETS[1][:, None]
+    for path in sorted(tmp_path.iterdir()):
+        positions = path.suffix in (".npy", ".raw")
+        recording = read_recording(
+            path,
+            label_column="4" if positions else "y",
+            target_columns=["5", -1] if positions else ["angle", "force"],
+            num_channels=4,
+            raw_type="float32",
+            raw_channels=7,
+        )
+        np.testing.assert_allclose(recording.signal, X, err_msg=path.name)
+        np.testing.assert_array_equal(recording.labels, LABELS, err_msg=path.name)
+        np.testing.assert_allclose(recording.targets, TARGETS, err_msg=path.name)
+        assert recording.target_names == (("5", "6") if positions else ("angle", "force"))
+    assert read_recording(tmp_path / "a.csv").targets is None
+
+
+def test_one_variable_with_several_targets(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        compound = np.zeros(100, dtype=[("time", "f8"), ("joint_angles", "f4", (2,)), ("emg", "f4", (4,))])
+        compound["joint_angles"], compound["emg"] = TARGETS.T, X.T
+        file["emg2pose/timeseries"] = compound
+    name = "emg2pose/timeseries/joint_angles"
+    recording = read_recording(tmp_path / "a.h5", target_columns=[name])
+    np.testing.assert_array_equal(recording.signal, X)
+    np.testing.assert_array_equal(recording.targets, TARGETS)
+    assert recording.target_names == (f"{name}_0", f"{name}_1")
+    np.savez(tmp_path / "a.npz", emg=X, angles=TARGETS[:, :-1])
+    with pytest.raises(RecordingError, match=r"target_columns='angles' has shape \(2, 99\).*each of the 100"):
+        read_recording(tmp_path / "a.npz", target_columns=["angles"])
+    # without a usual name, what is neither label nor target is the signal
+    np.savez(tmp_path / "a.npz", electrodes=X, angles=TARGETS)
+    np.testing.assert_array_equal(read_recording(tmp_path / "a.npz", target_columns=["angles"]).signal, X)
+
+
+def test_channels_that_are_variables(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"ch1": X[0], "ch2": X[1][:, None], "y": LABELS, "short": X[2, :50]})
+    recording = read_recording(tmp_path / "a.mat", channels=["ch2", "ch1"], label_column="y")
+    np.testing.assert_array_equal(recording.signal, X[[1, 0]])
+    np.testing.assert_array_equal(recording.labels, LABELS)
+    assert recording.columns == ("ch2", "ch1")
+    with pytest.raises(RecordingError, match="differ in samples.*short 50"):
+        read_recording(tmp_path / "a.mat", channels=["ch2", "short"])
+    with pytest.raises(RecordingError, match="channels='ch9': no such variable. The file holds ch1"):
+        read_recording(tmp_path / "a.mat", channels=["ch1", "ch9"])
+
+
+def test_digits_are_a_name_where_something_is_called_so(tmp_path):
+    np.savez(tmp_path / "a.npz", **{"emg": X, "1": LABELS})
+    np.testing.assert_array_equal(read_recording(tmp_path / "a.npz", label_column="1").labels, LABELS)
+    path = tmp_path / "a.csv"
+    path.write_text("2,1,0\n" + "".join(f"{i % 3},{i % 5},{i % 7}\n" for i in range(50)))  # counts down: data
+    np.testing.assert_array_equal(read_recording(path, label_column="2").labels[:4], [0, 0, 1, 2])
+    path.write_text("0,1,2,3\n" + "0.5,1,7,1\n" * 3)  # counts up: names
+    assert set(read_recording(path, label_column="2").labels) == {7}
+    path.write_text("b,2,a\n" + "0.5,1,7\n" * 3)
+    assert set(read_recording(path, label_column="2").labels) == {1}
+
+
+@pytest.mark.parametrize("raw_type", ["int8", "int16", "int32", "float32", "float64"])
+def test_binary_files_without_a_header(tmp_path, raw_type):
+    values = np.random.default_rng(1).integers(-128, 128, (300, 4))
+    stored = values.astype(np.dtype(raw_type).newbyteorder("<"))
+    for suffix in (".dat", ".bin", ".raw"):
+        stored.tofile(tmp_path / f"a{suffix}")
+        recording = read_recording(tmp_path / f"a{suffix}", raw_type=raw_type, raw_channels=4)
+        np.testing.assert_array_equal(recording.signal, values.T)
+        assert recording.signal.dtype in (np.float32, np.float64)
+    by_channel = read_recording(tmp_path / "a.dat", raw_type=raw_type, raw_channels=300, layout="channels_time")
+    np.testing.assert_array_equal(by_channel.signal, values)
+
+
+def test_refused_binary_files(tmp_path):
+    path = tmp_path / "a.dat"
+    path.write_bytes(bytes(49))
+    for options, message in (
+        ({}, r"a.dat: the file does not say what it holds; state raw_type \(int8, int16"),
+        ({"raw_type": "int16", "raw_channels": 8}, "49 bytes are not whole samples of 8 x int16"),
+        ({"raw_type": "int8", "raw_channels": 8}, "49 bytes are not whole samples of 8 x int8"),
+        ({"raw_type": "int12", "raw_channels": 8}, "raw_type='int12': unknown"),
+        ({"raw_type": "int16", "raw_channels": 0}, "raw_channels=0: must be"),
+        ({"raw_type": "int8", "raw_channels": 7, "key": "emg"}, None),
+    ):
+        if message is None:
+            assert read_recording(path, **options).signal.shape == (7, 7)
+            continue
+        with pytest.raises(RecordingError, match=message):
+            read_recording(path, **options)
+
+
+def test_hdf5_that_claims_more_than_it_can_hold(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("emg", (8, 10**10), "f8", chunks=(8, 1000))  # never written: 640 GB of fill values
+    with pytest.raises(RecordingError, match="emg claims 640000000000 bytes"):
+        read_recording(tmp_path / "a.h5")

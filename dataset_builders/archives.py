@@ -1,7 +1,8 @@
-"""A corpus as a directory or as an archive: safe, atomic, once-only extraction."""
+"""A corpus as a directory, an archive or a directory of archives: safe, atomic, once-only extraction."""
 
 import contextlib
 import hashlib
+import itertools
 import lzma
 import os
 import re
@@ -21,6 +22,8 @@ from filelock import FileLock
 from .errors import ArchiveError, LayoutError
 
 ARCHIVE_KINDS = "zip, tar, tar.gz, tar.xz or tar.bz2"
+ARCHIVE_NAME = re.compile(r"(?P<stem>.+?)\.(zip|tar|tar\.gz|tgz|tar\.xz|txz|tar\.bz2|tbz2?)", re.IGNORECASE)
+UNREADABLE_NAME = re.compile(r".+\.(rar|7z)", re.IGNORECASE)
 _READ_ERRORS = (
     EOFError,
     OSError,
@@ -34,10 +37,13 @@ _COPY_BYTES = 1 << 20
 
 
 def open_source(data_dir: str | os.PathLike, cache_dir: str | os.PathLike | None = None) -> Path:
-    """The directory with a corpus, extracting it first if `data_dir` is an archive.
+    """The directory with a corpus, with its archives extracted.
 
     An archive is extracted once, into a folder of the cache named after its name, size and modification time; the
-    folder appears only when it is complete.
+    folder appears only when it is complete. A directory that holds archives (s1.zip, s2.zip, ..., or one tar beside a
+    metadata.csv) becomes a folder of the cache that has, in place of each archive, a folder with its content, and
+    links to all other files. Archives in an archive are extracted likewise, one level deep; archives whose content
+    already lies beside them are left out.
 
     Args:
         data_dir: a directory, or a zip, tar, tar.gz, tar.xz or tar.bz2 file.
@@ -47,23 +53,12 @@ def open_source(data_dir: str | os.PathLike, cache_dir: str | os.PathLike | None
         ArchiveError: nothing there, an empty or damaged file, another kind of file, an unsafe member, a full disk.
     """
     path = Path(data_dir).expanduser()
+    cache = Path(cache_dir) if cache_dir else Path(datasets.config.HF_DATASETS_CACHE) / "extracted_emg"
     if path.is_dir():
-        return path
+        return _without_archives(path, cache, nesting=2)
     if not path.exists():
         raise ArchiveError(f"{path} does not exist: give the folder of the corpus, or its archive ({ARCHIVE_KINDS})")
-    if path.stat().st_size == 0:
-        raise ArchiveError(f"{path} is empty (0 bytes): download it again")
-    root = Path(cache_dir) if cache_dir else Path(datasets.config.HF_DATASETS_CACHE) / "extracted_emg"
-    status = path.stat()
-    key = hashlib.sha256(f"{path.name}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:16]
-    target = root / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', path.name)}-{key}"
-    if target.is_dir():
-        return target
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            _extract_atomically(path, target)
-    return target
+    return _without_archives(_extracted(path, cache), cache, nesting=1)
 
 
 def find_root(directory: Path, is_root: Callable[[Path], bool], layout: str, max_depth: int = 3) -> Path:
@@ -83,21 +78,125 @@ def find_root(directory: Path, is_root: Callable[[Path], bool], layout: str, max
         if matches:
             return matches[0]
         level = [sub for folder in level for sub in sorted(folder.iterdir()) if sub.is_dir() and sub.name != "__MACOSX"]
-    raise LayoutError(f"{directory} does not hold the corpus: expected {layout}")
+    unread = [path.name for path in directory.rglob("*") if UNREADABLE_NAME.fullmatch(path.name)]
+    hint = f". Unpack {', '.join(sorted(unread)[:5])} yourself first" if unread else ""
+    raise LayoutError(f"{directory} does not hold the corpus: expected {layout}{hint}")
+
+
+def _extracted(archive: Path, cache: Path) -> Path:
+    """The folder of the cache with the content of an archive."""
+    status = archive.stat()
+    if status.st_size == 0:
+        raise ArchiveError(f"{archive} is empty (0 bytes): download it again")
+    target = _cache_folder(cache, archive.name, f"{archive.name}|{status.st_size}|{status.st_mtime_ns}")
+    with _made_once(target) as missing:
+        if missing:
+            _extract_atomically(archive, target)
+    return target
+
+
+def _without_archives(folder: Path, cache: Path, nesting: int) -> Path:
+    """`folder` itself if it holds no archives, else a folder of the cache with their content in their place."""
+    archives = [] if nesting == 0 else [path for path in _visible_files(folder) if ARCHIVE_NAME.fullmatch(path.name)]
+    archives = [archive for archive in archives if not _is_unpacked(archive)]
+    if not archives:
+        return folder
+    contents = {}
+    for archive in datasets.utils.tqdm(archives, unit=" archives", desc=f"Extracting {folder.name}", leave=False):
+        contents[archive] = _without_archives(_extracted(archive, cache), cache, nesting - 1)
+    sources = "|".join(map(str, (folder.resolve(), source_fingerprint(folder), *contents.values())))
+    target = _cache_folder(cache, folder.name, sources)
+    with _made_once(target) as missing:
+        if missing:
+            with _made_atomically(target) as partial, _translated_errors(folder):
+                _link_files(folder, partial, contents)
+    return target
+
+
+def _link_files(folder: Path, view: Path, contents: dict[Path, Path]) -> None:
+    """Fill `view` with links to the files of `folder`, and for each archive to those of the folder with its content.
+
+    Only files are links, and folders are folders: `Path.rglob` does not enter folders that are links.
+    """
+    taken = {path.relative_to(folder) for path in folder.rglob("*")}
+    linked_folders = [path for path in folder.rglob("*") if path.is_symlink() and path.is_dir()]
+    for path in (*_visible_files(folder), *linked_folders):
+        if path not in contents:
+            _link(path, view / path.relative_to(folder))
+    for archive, content in contents.items():
+        place = archive.relative_to(folder)
+        stem = place.with_name(ARCHIVE_NAME.fullmatch(place.name)["stem"])
+        place = stem if stem not in taken else place
+        taken.add(place)
+        for path in _visible_files(content):
+            _link(path, view / place / path.relative_to(content))
+
+
+def _link(path: Path, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(path.absolute())
+
+
+def _is_unpacked(archive: Path) -> bool:
+    """Whether the files of an archive lie beside it (of a tar, which has no table of contents, the first file does)."""
+    try:
+        if _is_zip(archive):
+            with zipfile.ZipFile(archive) as bundle:
+                files = [(info.filename, info.file_size) for info in bundle.infolist() if not info.is_dir()]
+        else:
+            with tarfile.open(archive, "r:*") as bundle:
+                members = (member for member in bundle if member.isfile())
+                files = [(member.name, member.size) for member in itertools.islice(members, 1)]
+    except _READ_ERRORS:  # extraction will tell
+        return False
+    stem = ARCHIVE_NAME.fullmatch(archive.name)["stem"]
+    return bool(files) and any(
+        all((place / name).is_file() and (place / name).stat().st_size == size for name, size in files)
+        for place in (archive.parent, archive.parent / stem)
+    )
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    """The files in and below `folder` in a fixed order, without hidden ones, which systems and programs leave."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    hidden = (".", "__MACOSX")
+    return sorted(p for p in files if not any(part.startswith(hidden) for part in p.relative_to(folder).parts))
+
+
+def _cache_folder(cache: Path, name: str, sources: str) -> Path:
+    key = hashlib.sha256(sources.encode()).hexdigest()[:16]
+    return cache / f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}-{key}"
+
+
+@contextlib.contextmanager
+def _made_once(target: Path) -> Iterator[bool]:
+    """Whether `target` is still to be made, one process at a time."""
+    if target.is_dir():
+        yield False
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        yield not target.is_dir()
 
 
 def _extract_atomically(archive: Path, target: Path) -> None:
-    """Extract into a neighbouring folder and rename it, so that `target` is complete or absent."""
+    with _made_atomically(target) as partial:
+        with _translated_errors(archive):
+            members = _zip_members(archive) if _is_zip(archive) else _tar_members(archive)
+            count = sum(_write_member(partial / name, stream, is_dir) for name, stream, is_dir in members)
+        if count == 0:
+            raise ArchiveError(f"{archive} contains no file: download it again")
+
+
+@contextlib.contextmanager
+def _made_atomically(target: Path) -> Iterator[Path]:
+    """A neighbouring folder to fill, renamed at the end: `target` is complete or absent."""
     prefix = f"{target.name}.incomplete-"
     for left_over in target.parent.glob(f"{prefix}*"):  # of a process that was killed: we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
-        with _translated_errors(archive):
-            members = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
-            count = sum(_write_member(partial / name, stream, is_dir) for name, stream, is_dir in members)
-        if count == 0:
-            raise ArchiveError(f"{archive} contains no file: download it again")
+        yield partial
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -173,6 +272,12 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None, bool]]:
             pass
 
 
+def _is_zip(archive: Path) -> bool:
+    """Whether the file starts as a zip does (`zipfile.is_zipfile` also takes a tar whose last member is a zip)."""
+    with open(archive, "rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
 def _looks_compressed(archive: Path) -> bool:
     """Whether the file starts with the signature of gzip, xz, bzip2 or zip."""
     with open(archive, "rb") as file:
@@ -199,12 +304,12 @@ def _unsafe(archive: Path, member: str, why: str) -> ArchiveError:
 def source_fingerprint(data_dir: str | os.PathLike) -> str:
     """Hash of the names, sizes and modification times of a corpus: changes when a file is added, edited or removed.
 
-    Where the corpus lies does not matter; its contents are not read.
+    Where the corpus lies does not matter; its contents are not read, and hidden files do not count.
     """
     path = Path(data_dir).expanduser()
     if not path.exists():
         raise ArchiveError(f"{path} does not exist: give the folder of the corpus, or its archive ({ARCHIVE_KINDS})")
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = _visible_files(path) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()

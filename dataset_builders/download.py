@@ -223,8 +223,8 @@ def _write(file: BinaryIO, chunk: bytes, download: Download, part: Path) -> None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DownloadError(
-            f"{download.url}: the disk of {part.parent} is full; what has arrived is kept in {part.name}: free some space and run the "
-            "same command again, or choose another folder"
+            f"{download.url}: the disk of {part.parent} is full; what has arrived is kept in "
+            f"{part.name}: free some space and run the same command again, or choose another folder"
         ) from error
 
 
@@ -323,8 +323,8 @@ def _check_space(folder: Path, todo: list[tuple[Download, Path]]) -> None:
     if needed > free:
         more = f" and {len(todo) - 1} more files" if len(todo) > 1 else ""
         raise DownloadError(
-            f"{todo[0][0].url}{more}: {needed / 1e9:.2f} GB are missing and the disk of {folder} has {free / 1e9:.2f} GB free: free some space "
-            "or choose another folder"
+            f"{todo[0][0].url}{more}: {needed / 1e9:.2f} GB are missing and the disk of {folder} has "
+            f"{free / 1e9:.2f} GB free: free some space or choose another folder"
         )
 
 

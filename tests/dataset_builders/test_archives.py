@@ -7,9 +7,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fuzzing import damaged
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from dataset_builders import archives
 from dataset_builders.archives import find_root, open_source, source_fingerprint
-from dataset_builders.base import ArchiveError, DataError, LayoutError
+from dataset_builders.base import ArchiveError, DataError, LayoutError, make_builder
 
 KINDS = ("zip", "tar", "tar.gz", "tar.xz", "tar.bz2")
 FILES = {"top/01/a.txt": random.Random(0).randbytes(4000), "top/02/b.txt": random.Random(1).randbytes(3000)}
@@ -169,7 +173,151 @@ def test_fingerprint_follows_the_files(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     before = source_fingerprint(tmp_path)
     assert before == source_fingerprint(tmp_path)
+    (tmp_path / ".download.lock").touch()
+    assert source_fingerprint(tmp_path) == before
     (tmp_path / "b.txt").write_text("b")
     assert source_fingerprint(tmp_path) != before
     with pytest.raises(DataError, match="does not exist"):
         source_fingerprint(tmp_path / "absent")
+
+
+# Folders of archives
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def downloads(tmp_path) -> Path:
+    """Archives as downloaded, one of them in a folder, beside plain files and what systems leave."""
+    folder = tmp_path / "raw"
+    (folder / "more").mkdir(parents=True)
+    make_archive(folder / "s1.zip", {"s1/a.mat": b"1a", "s1/b.mat": b"1b", "__MACOSX/s1/._a.mat": b"x"})
+    make_archive(folder / "s2.tar.gz", {"a.mat": b"2a"})
+    make_archive(folder / "more/s3.tar.xz", {"S3/a.mat": b"3a"})
+    (folder / "metadata.csv").write_bytes(b"meta")
+    (folder / "more/notes.txt").write_bytes(b"notes")
+    (folder / ".download.lock").touch()
+    return folder
+
+
+CONTENT = {
+    "s1/s1/a.mat": b"1a",
+    "s1/s1/b.mat": b"1b",
+    "s2/a.mat": b"2a",
+    "more/s3/S3/a.mat": b"3a",
+    "metadata.csv": b"meta",
+    "more/notes.txt": b"notes",
+}
+
+
+def test_a_folder_of_archives(downloads, tmp_path):
+    before = tree(downloads)
+    folder = open_source(downloads, tmp_path / "cache")
+    assert tree(folder) == CONTENT and tree(downloads) == before
+    assert open_source(downloads, tmp_path / "cache") == folder
+    assert find_root(folder, lambda f: (f / "a.mat").is_file() and f.name == "S3", "S3") == folder / "more/s3/S3"
+
+
+def test_only_what_changed_is_extracted_anew(downloads, tmp_path, monkeypatch):
+    extracted = []
+    original = archives._extract_atomically
+
+    def spy(archive, target):
+        extracted.append(archive.name)
+        return original(archive, target)
+
+    monkeypatch.setattr(archives, "_extract_atomically", spy)
+    cache = tmp_path / "cache"
+    first = open_source(downloads, cache)
+    assert sorted(extracted) == ["s1.zip", "s2.tar.gz", "s3.tar.xz"]
+    make_archive(downloads / "s2.tar.gz", {"a.mat": b"changed"})
+    (downloads / "new.csv").write_bytes(b"new")
+    second = open_source(downloads, cache)
+    assert extracted[3:] == ["s2.tar.gz"] and second != first
+    assert tree(second) == CONTENT | {"s2/a.mat": b"changed", "new.csv": b"new"}
+
+
+def test_goes_on_after_a_damaged_archive(downloads, tmp_path):
+    good = (downloads / "s2.tar.gz").read_bytes()
+    (downloads / "s2.tar.gz").write_bytes(good[:-20])
+    with pytest.raises(ArchiveError, match="s2.tar.gz is truncated or corrupt"):
+        open_source(downloads, tmp_path / "cache")
+    kept = [path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+    assert sorted(name.split("-")[0] for name in kept) == ["s1", "s3"]
+    (downloads / "s2.tar.gz").write_bytes(good)
+    assert tree(open_source(downloads, tmp_path / "cache")) == CONTENT
+
+
+def test_archives_unpacked_in_place_are_left_out(tmp_path):
+    for place in ("", "s1"):
+        folder = tmp_path / f"raw{place}"
+        folder.mkdir()
+        for kind in ("zip", "tar.gz"):
+            make_archive(folder / f"s1.{kind}", {"top/a.mat": b"a", "top/b.mat": b"b"})
+        for name in "ab":
+            (folder / place / "top").mkdir(parents=True, exist_ok=True)
+            (folder / place / f"top/{name}.mat").write_bytes(name.encode())
+        assert open_source(folder, tmp_path / "cache") == folder
+    (folder / "s1/top/b.mat").unlink()  # unpacking was interrupted: the zip tells
+    assert "s1.zip/top/b.mat" in tree(open_source(folder, tmp_path / "cache"))
+
+
+def test_an_archive_in_an_archive(tmp_path):
+    inner = make_archive(tmp_path / "inner.zip", {"deep/a.mat": b"a"})
+    innermost = make_archive(tmp_path / "third.zip", {"inner.zip": inner.read_bytes()})
+    outer = {"inner.zip": inner.read_bytes(), "README.txt": b"read me"}
+    (tmp_path / "raw").mkdir()
+    for name in ("corpus.zip", "raw/corpus.tar"):
+        make_archive(tmp_path / name, outer)
+    expected = {"inner/deep/a.mat": b"a", "README.txt": b"read me"}
+    assert tree(open_source(tmp_path / "corpus.zip", tmp_path / "cache")) == expected
+    folder = open_source(tmp_path / "raw", tmp_path / "cache")
+    assert tree(folder) == {f"corpus/{name}": content for name, content in expected.items()}
+    make_archive(tmp_path / "corpus.zip", {"third.zip": innermost.read_bytes()})
+    deep = open_source(tmp_path / "corpus.zip", tmp_path / "cache")
+    assert [path.name for path in deep.rglob("*") if path.is_file()] == ["inner.zip"], "one level is enough"
+
+
+def test_unsafe_members_inside(tmp_path):
+    evil = make_archive(tmp_path / "evil.zip", {"../evil.txt": b"evil"})
+    outer = make_archive(tmp_path / "outer.zip", {"evil.zip": evil.read_bytes()})
+    with pytest.raises(ArchiveError, match="points outside"):
+        open_source(outer, tmp_path / "cache")
+    assert not list(tmp_path.rglob("evil.txt"))
+
+
+def test_rar_files_are_named(tmp_path):
+    (tmp_path / "EMG.rar").touch()
+    with pytest.raises(LayoutError, match="Unpack EMG.rar yourself"):
+        find_root(tmp_path, lambda f: False, "folder 01")
+
+
+def test_a_corpus_in_archives(uci_dir, tmp_path):
+    """A builder sees the same recordings whether its folders came as archives or not."""
+    plain = make_builder("uci_emg", uci_dir, tmp_path / "cache").recordings
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    files = {p.relative_to(uci_dir.parent).as_posix(): p.read_bytes() for p in uci_dir.rglob("*.txt")}
+    make_archive(packed / "emg+data+for+gestures.zip", files)
+    builder = make_builder("uci_emg", packed, tmp_path / "cache")
+    assert [r.name for r in builder.recordings] == [r.name for r in plain]
+    tables = [
+        b.recording_table(b.recordings[0]) for b in (builder, make_builder("uci_emg", uci_dir, tmp_path / "cache"))
+    ]
+    assert tables[0].equals(tables[1]) and len(tables[0]) > 0
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_archives_raise_our_errors_only(tmp_path_factory, kind, data):
+    folder = tmp_path_factory.mktemp("raw")
+    archive = make_archive(folder / f"s1.{kind}", {"s1/a.mat": b"a" * 600, "s1/inner.zip": b"PK\x03\x04nothing"})
+    archive.write_bytes(data.draw(damaged(archive.read_bytes())))
+    for source in (folder, archive):
+        try:
+            open_source(source, folder / "cache")
+        except DataError as error:
+            assert "s1" in str(error)

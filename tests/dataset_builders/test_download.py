@@ -296,7 +296,7 @@ class FullDisk:
         self.free = capacity
 
     def __call__(self, path, mode):
-        file = open(path, mode, buffering=0)
+        file = open(path, mode, buffering=0)  # noqa: SIM115
         if "a" in mode:
             write = file.write
 

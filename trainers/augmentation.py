@@ -35,6 +35,13 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise RecipeError(f"augmentation {name} must be in [{low}, {high}], got {value}")
 
 
+def _ring_size(name: str, rings: int, channels: int) -> int:
+    """Channels of each of several equal rings."""
+    if channels % rings:
+        raise RecipeError(f"augmentation {name}={rings} does not divide the {channels} channels; correct it")
+    return channels // rings
+
+
 @dataclass(frozen=True)
 class AmplitudeScale:
     """Multiply by exp(uniform(-s, s)): one factor per window (`window`) times one per channel (`channel`)."""
@@ -81,22 +88,51 @@ class ChannelDropout:
 
 @dataclass(frozen=True)
 class ElectrodeRotation:
-    """Turn a ring of electrodes: with `probability`, roll the channels of a window by -max_shift..max_shift (not 0)."""
+    """Turn rings of electrodes: with `probability`, roll the channels of a ring by -max_shift..max_shift (not 0).
+
+    `rings`: bands worn at once (two wrists: 2), each turned by itself; the channels are those of one ring after those
+    of another.
+    """
 
     max_shift: int = 1
     probability: float = 0.5
+    rings: int = 1
 
     def __post_init__(self) -> None:
         _check_range("electrode_rotation.max_shift", self.max_shift, 1, 64)
         _check_range("electrode_rotation.probability", self.probability, 0.0, 1.0)
+        _check_range("electrode_rotation.rings", self.rings, 1, 16)
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         batch, channels, time = x.shape
-        shift = 1 + _integers(self.max_shift, (batch,), x, generator)
-        shift = shift * (2 * _integers(2, (batch,), x, generator) - 1)
-        shift = shift * (_uniform((batch,), x, generator) < self.probability)
-        source = (torch.arange(channels, device=x.device) - shift[:, None]) % channels  # (batch, channels)
-        return x.gather(1, source[:, :, None].expand(batch, channels, time))
+        size = _ring_size("electrode_rotation.rings", self.rings, channels)
+        shift = 1 + _integers(self.max_shift, (batch, self.rings), x, generator)
+        shift = shift * (2 * _integers(2, (batch, self.rings), x, generator) - 1)
+        shift = shift * (_uniform((batch, self.rings), x, generator) < self.probability)
+        position = (torch.arange(size, device=x.device) - shift[:, :, None]) % size  # (batch, rings, size)
+        source = position + size * torch.arange(self.rings, device=x.device)[:, None]
+        return x.gather(1, source.reshape(batch, channels, 1).expand(batch, channels, time))
+
+
+@dataclass(frozen=True)
+class AlignmentJitter:
+    """Shift rings of electrodes against each other in time, each by up to `max_samples` either way: clocks of separate
+    bands differ, and so do the delays of their radios. What a shift uncovers repeats the first or last sample.
+    """
+
+    max_samples: int = 120
+    rings: int = 2
+
+    def __post_init__(self) -> None:
+        _check_range("alignment_jitter.max_samples", self.max_samples, 1, 1_000_000)
+        _check_range("alignment_jitter.rings", self.rings, 2, 16)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        batch, channels, time = x.shape
+        size = _ring_size("alignment_jitter.rings", self.rings, channels)
+        shift = _integers(2 * self.max_samples + 1, (batch, self.rings), x, generator) - self.max_samples
+        shift = shift.repeat_interleave(size, dim=1)[:, :, None]
+        return x.gather(2, (torch.arange(time, device=x.device) - shift).clamp(0, time - 1))
 
 
 @dataclass(frozen=True)
@@ -169,6 +205,27 @@ class TimeMask:
         return x.masked_fill(masked[:, None, :], 0.0)
 
 
+@dataclass(frozen=True)
+class ChannelMask:
+    """Set neighbouring channels of each window to zero, 0..max_channels of them: a strap that lost contact somewhere.
+
+    Channels are taken as a ring, so the last is a neighbour of the first.
+    """
+
+    max_channels: int = 2
+
+    def __post_init__(self) -> None:
+        _check_range("channel_mask.max_channels", self.max_channels, 1, 64)
+
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        batch, channels, _ = x.shape
+        # at least one channel is left
+        count = _integers(min(self.max_channels, channels - 1) + 1, (batch, 1), x, generator)
+        start = _integers(channels, (batch, 1), x, generator)
+        masked = (torch.arange(channels, device=x.device) - start) % channels < count  # (batch, channels)
+        return x.masked_fill(masked[:, :, None], 0.0)
+
+
 TRANSFORMS: dict[str, type] = {
     "amplitude_scale": AmplitudeScale,
     "gaussian_noise": GaussianNoise,
@@ -178,6 +235,8 @@ TRANSFORMS: dict[str, type] = {
     "polarity": Polarity,
     "time_reversal": TimeReversal,
     "time_mask": TimeMask,
+    "channel_mask": ChannelMask,
+    "alignment_jitter": AlignmentJitter,
 }
 
 

@@ -5,8 +5,10 @@ import torch
 
 from trainers.augmentation import (
     TRANSFORMS,
+    AlignmentJitter,
     AmplitudeScale,
     ChannelDropout,
+    ChannelMask,
     ElectrodeRotation,
     GaussianNoise,
     Polarity,
@@ -110,3 +112,39 @@ def test_recipe_fields(x):
         make_augmentation({"gaussian_noise": {"sigma": 1}})
     with pytest.raises(RecipeError, match="probability must be in"):
         make_augmentation({"channel_dropout": {"probability": 2}})
+
+
+def test_two_rings_turn_by_themselves():
+    x = torch.arange(8.0)[None, :, None].expand(400, 8, 3).clone()
+    turned = apply(ElectrodeRotation(max_shift=1, probability=2 / 3, rings=2), x)[:, :, 0]
+    left, right = turned[:, :4], turned[:, 4:] - 4
+    rolls = [torch.arange(4.0).roll(shift) for shift in (-1, 0, 1)]
+    drawn = [
+        [next(i for i, roll in enumerate(rolls) if torch.equal(row, roll)) for row in ring] for ring in (left, right)
+    ]
+    counts = torch.bincount(torch.tensor(drawn[0]) * 3 + torch.tensor(drawn[1]), minlength=9)
+    assert counts.min() > 400 / 9 / 2  # all nine pairs, about equally often
+    with pytest.raises(RecipeError, match="rings=3 does not divide the 8 channels"):
+        apply(ElectrodeRotation(rings=3), x)
+
+
+def test_alignment_jitter_shifts_rings_as_a_whole():
+    ramp = torch.arange(100.0)
+    x = ramp.expand(300, 4, 100).clone()
+    shifted = apply(AlignmentJitter(max_samples=7, rings=2), x)
+    assert torch.equal(shifted[:, 0], shifted[:, 1]) and torch.equal(shifted[:, 2], shifted[:, 3])
+    for ring in (shifted[:, 0], shifted[:, 2]):
+        shift = 50 - ring[:, 50]
+        assert shift.min() == -7 and shift.max() == 7
+        for row, by in zip(ring, shift, strict=True):
+            assert torch.equal(row, (ramp - by).clamp(0, 99))
+    assert not torch.equal(shifted[:, 0], shifted[:, 2])
+
+
+def test_channel_mask_takes_neighbours_and_leaves_some(x):
+    masked = (apply(ChannelMask(3), x) == 0).all(dim=2)
+    assert set(masked.sum(1).tolist()) == {0, 1, 2, 3}
+    for row in masked:
+        changes = (row != row.roll(1)).sum()
+        assert changes in (0, 2)  # one stretch on the ring
+    assert not (apply(ChannelMask(64), x) == 0).all(dim=2).all(dim=1).any()

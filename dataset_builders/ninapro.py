@@ -4,14 +4,14 @@ Every database is one file per recording, with variables of one row per sample: 
 0 for rest, its borders corrected to when the hand moved), `rerepetition` (which repetition of it) and others that are
 passed over unread. Source: https://ninapro.hevs.ch; Atzori et al., Scientific Data 1:140053, 2014.
 
-`rerepetition` during rest: in the files, most rest carries the number of a repetition beside it, and some (before the
-first movement, between movements) carries 0. The released code takes a window's repetition from the file and drops
-those with 0. Under "paper", rest with 0 belongs to the repetition before it, so that a recording falls into stretches
-of one repetition each, and no window leaves its stretch; what comes before the first repetition is left out.
+`rerepetition` during rest is not documented. Those who looked report that rest between repetitions carries the number
+of one of them, and 0 stands for the remainder (before the first movement, pauses). The released code takes a window's
+repetition from the file and drops those with 0. Under "paper", rest with 0 belongs to the repetition before it, so that
+a recording falls into stretches of one repetition each, and no window leaves its stretch; rest before the first
+repetition, and movements without one, are left out and counted.
 """
 
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,9 +22,8 @@ import numpy as np
 
 from tinymyo_hf.recording_formats import read_mat
 
-from .archives import open_source
 from .base import EmgBuilder, Recording, Signal, logger
-from .errors import ArchiveError, LayoutError, RecordingError
+from .errors import LayoutError, RecordingError
 from .protocols import natural_key
 
 SITE = "https://ninapro.hevs.ch"
@@ -130,7 +129,7 @@ class NinaproBuilder(EmgBuilder):
 
     def list_recordings(self, root: Path) -> list[Recording]:
         """Every file once per split it has a share in."""
-        files = find_files(root, self.FILE_NAME, self._extracted)
+        files = find_files(root, self.FILE_NAME)
         if not files:
             raise LayoutError(f"{root} does not hold the corpus: expected {self.LAYOUT}. Get it from {self.HOMEPAGE}")
         everybody = tuple(str(i) for i in range(1, self.SUBJECTS + 1))
@@ -198,55 +197,26 @@ class MovementBuilder(NinaproBuilder):
         return Signal(emg.T, self.file_rate(), labels, repetitions, notes=dict(+notes))
 
 
-def find_files(root: Path, pattern: re.Pattern[str], cache_dir: str | None) -> list[RawFile]:
-    """The files below `root` whose name matches, in natural order; archives as downloaded are extracted where needed.
+def find_files(root: Path, pattern: re.Pattern[str]) -> list[RawFile]:
+    """The files below `root` whose name matches, in natural order.
 
     Args:
-        root: a folder, with the files or with zip archives of them at any depth.
+        root: a folder, with the files at any depth.
         pattern: of the whole name, with the groups "subject" and "session".
-        cache_dir: where to extract, as for `open_source`.
 
     Raises:
         LayoutError: a recording is there twice.
-        ArchiveError: an archive is damaged.
     """
-    files = _matching(root, pattern)
-    for archive in sorted(root.rglob("*.zip"), key=lambda path: natural_key(path.name)):
-        if _is_apples(archive) or not _holds_more(archive, pattern, files):
-            continue
-        for name, file in _matching(open_source(archive, cache_dir), pattern).items():
-            files.setdefault(name, file)
-    return sorted(files.values(), key=lambda file: natural_key(file.name))
-
-
-def _matching(folder: Path, pattern: re.Pattern[str]) -> dict[str, RawFile]:
     files: dict[str, RawFile] = {}
-    for path in sorted(folder.rglob("*")):
-        match = pattern.fullmatch(path.name)
-        if not match or _is_apples(path) or not path.is_file():
+    for path in sorted(root.rglob("*")):
+        match = pattern.fullmatch(path.name)  # which "._S1_E1_A1.mat", of macOS, does not
+        if not match or not path.is_file():
             continue
         name = path.stem.upper()
         if name in files:
             raise LayoutError(f"{name}.mat is there twice: {files[name].path} and {path}; remove one of them")
         files[name] = RawFile(path, name, str(int(match["subject"])), match["session"].upper())
-    return files
-
-
-def _is_apples(path: Path) -> bool:
-    """Whether it is what macOS adds to archives."""
-    return path.name.startswith("._") or "__MACOSX" in path.parts
-
-
-def _holds_more(archive: Path, pattern: re.Pattern[str], files: Mapping[str, RawFile]) -> bool:
-    """Whether a zip archive has a matching file that is not yet there."""
-    try:
-        with zipfile.ZipFile(archive) as bundle:
-            names = [Path(name) for name in bundle.namelist()]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ArchiveError(f"{archive} is truncated or corrupt ({error}): download it again") from error
-    return any(
-        pattern.fullmatch(name.name) and name.stem.upper() not in files for name in names if not _is_apples(name)
-    )
+    return sorted(files.values(), key=lambda file: natural_key(file.name))
 
 
 def read_variables(path: Path, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], Counter]:

@@ -1,6 +1,8 @@
 """The dataset card (README.md) of a Hub-ready folder: what `load_dataset` needs, and what a reader needs."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
@@ -12,97 +14,216 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
 from .base import EmgBuilder
-from .protocols import SPLITS
+from .protocols import SPLITS, natural_key
+from .shards import shard_notes
 
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+TASK_TAGS = {"classification": "gesture-recognition", "regression": "kinematics", "text": "silent-speech"}
+
+
+@dataclass
+class SplitCounts:
+    """What a split holds: rows, seconds and recordings, rows per class and subject, and what was left out."""
+
+    info: datasets.SplitInfo
+    seconds: float = 0.0
+    recordings: set[str] = field(default_factory=set)
+    classes: Counter = field(default_factory=Counter)
+    subjects: Counter = field(default_factory=Counter)
+    notes: Counter = field(default_factory=Counter)
 
 
 def write_card(builder: EmgBuilder, folder: Path, files: Sequence[str]) -> None:
     """Write `folder`/README.md for the parquet shards `files` (relative paths) of `folder`.
 
-    The front matter carries the features and the number of windows per split, which `load_dataset` checks.
+    The front matter carries the features and the number of rows per split, which `load_dataset` checks.
     """
-    rows, splits = [], datasets.SplitDict()
+    counts: dict[str, SplitCounts] = {}
     for split in SPLITS:
         shards = [folder / file for file in files if Path(file).name.startswith(f"{split}-")]
         if shards:
-            info, row = _summarize(split, shards)
-            splits.add(info)
-            rows.append(row)
+            counts[split] = _count(builder, split, shards)
     info = builder.info.copy()
-    info.splits = splits
-    info.dataset_size = sum(split.num_bytes for split in splits.values())
+    info.splits = datasets.SplitDict()
+    for split in counts.values():
+        info.splits.add(split.info)
+    info.dataset_size = sum(split.num_bytes for split in info.splits.values())
     info.download_size = sum((folder / file).stat().st_size for file in files)
-    total = sum(split.num_examples for split in splits.values())
+    total = sum(split.num_examples for split in info.splits.values())
+    tags = ["emg", "surface-emg", "biosignals", TASK_TAGS.get(builder.task()), "tinymyo"]
     data = DatasetCardData(
         license=builder.LICENSE or None,
         pretty_name=builder.name,
-        tags=["emg", "surface-emg", "biosignals", "gesture-recognition", "tinymyo"],
+        tags=[tag for tag in tags if tag],
         size_categories=[next((name for limit, name in SIZE_CATEGORIES if total < limit), "n>1M")],
     )
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
-    patterns = [{"split": split, "path": f"data/{split}-*"} for split in splits]
+    patterns = [{"split": split, "path": f"data/{split}-*"} for split in counts]
     MetadataConfigs({"default": {"data_files": patterns}}).to_dataset_card_data(data)
-    (folder / "README.md").write_text(f"---\n{data}\n---\n\n{_body(builder, rows)}", encoding="utf-8")
+    (folder / "README.md").write_text(f"---\n{data}\n---\n\n{_body(builder, counts)}", encoding="utf-8")
 
 
-def _summarize(split: str, shards: list[Path]) -> tuple[datasets.SplitInfo, str]:
-    """Sizes of a split for the front matter, and its line of the table."""
-    columns = pa.concat_tables(pq.read_table(shard, columns=["subject", "recording"]) for shard in shards)
-    metadata = [pq.read_metadata(shard) for shard in shards]
-    size = sum(part.row_group(i).total_byte_size for part in metadata for i in range(part.num_row_groups))
-    subjects = sorted(pc.unique(columns["subject"]).to_pylist())
-    recordings = len(pc.unique(columns["recording"]))
-    row = f"| {split} | {len(columns)} | {recordings} | {len(subjects)} | {', '.join(subjects)} |"
-    return datasets.SplitInfo(name=split, num_bytes=size, num_examples=len(columns)), row
+def _count(builder: EmgBuilder, split: str, shards: list[Path]) -> SplitCounts:
+    """Go through the shards of a split; of the samples only their number is read."""
+    rows = sum(pq.read_metadata(shard).num_rows for shard in shards)
+    groups = (pq.read_metadata(shard) for shard in shards)
+    size = sum(part.row_group(i).total_byte_size for part in groups for i in range(part.num_row_groups))
+    counts = SplitCounts(datasets.SplitInfo(name=split, num_bytes=size, num_examples=rows))
+    wanted = [n for n in ("subject", "recording", "label", "events", "recording_length") if n in builder.info.features]
+    for shard in shards:
+        table = pq.read_table(shard, columns=wanted)
+        counts.subjects.update(_counted(table["subject"]))
+        counts.recordings.update(pc.unique(table["recording"]).to_pylist())
+        for names in _class_columns(table):
+            counts.classes.update(_counted(names))
+        if "recording_length" in wanted:
+            lengths = dict(zip(table["recording"].to_pylist(), table["recording_length"].to_pylist(), strict=True))
+            counts.seconds += sum(lengths.values()) / builder.extractor.sampling_rate
+        counts.notes += shard_notes(shard)
+    if "recording_length" not in wanted:
+        counts.seconds = rows * builder.config.window_length / builder.extractor.sampling_rate
+    return counts
 
 
-def _body(builder: EmgBuilder, rows: list[str]) -> str:
-    config, extractor = builder.config, builder.extractor
-    seconds = config.window_length / extractor.sampling_rate
-    band = "none" if extractor.band_pass is None else "{:g} to {:g} Hz".format(*extractor.band_pass)
-    notches = ", ".join(f"{f:g} Hz" for f in extractor.notch_frequencies) or "none"
-    names = builder.info.features["label"].names
-    lines = [
+def _class_columns(table: pa.Table) -> Iterator[pa.ChunkedArray]:
+    if "label" in table.column_names:
+        yield table["label"]
+    if "events" in table.column_names:
+        yield pc.struct_field(pc.list_flatten(table["events"]), "name")
+
+
+def _counted(column: pa.ChunkedArray) -> dict:
+    return {cell["values"]: cell["counts"] for cell in pc.value_counts(column).to_pylist()}
+
+
+def _body(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> str:
+    sections = [
         f"# {builder.name}",
-        "",
         (builder.__doc__ or "").strip().split("\n")[0],
-        "",
-        f"Windows of surface EMG, {builder.num_channels()} channels x {config.window_length} samples at "
-        f"{extractor.sampling_rate:g} Hz ({seconds:g} s), stride {config.stride}, made by tinymyo-hf "
-        f"(`tinymyo prepare {builder.name}`), protocol `{config.protocol}`, version {config.version}.",
-        "",
-        "| split | windows | recordings | subjects | which |",
-        "|---|---|---|---|---|",
-        *rows,
-        "",
+        _overview(builder),
+        _table(
+            (
+                "split",
+                "rows",
+                "hours of windows" if builder.config.rows == "windows" else "hours",
+                "recordings",
+                "subjects",
+            ),
+            [
+                (name, s.info.num_examples, f"{s.seconds / 3600:.2f}", len(s.recordings), len(s.subjects))
+                for name, s in counts.items()
+            ],
+        ),
+        *_left_out(builder, counts),
         "## Use",
-        "",
-        "```python",
-        "from datasets import load_dataset",
-        "",
-        'train = load_dataset("PATH_OR_REPOSITORY", split="train", streaming=True)',
-        "```",
-        "",
-        "or, with the preprocessing and fast tensors, `dataset_builders.load_corpus(FOLDER)` and `WindowDataset`.",
-        "",
+        '```python\nfrom datasets import load_dataset\n\ntrain = load_dataset("PATH_OR_REPOSITORY", split="train", '
+        "streaming=True)\n```",
+        "or, with the preprocessing and fast tensors, `dataset_builders.load_corpus(FOLDER)` and "
+        + ("`WindowDataset`." if builder.config.rows == "windows" else "`ContinuousDataset`."),
         "## Columns",
-        "",
-        "- `input_values`: float32 (channels, samples)",
-        f"- `label`: {', '.join(f'{i} {name}' for i, name in enumerate(names))}",
-        "- `subject`, `session`, `recording`: where the window comes from",
-        "- `repetition`: which segment of its gesture in the recording, from 1",
-        "- `start`: first sample of the window in the recording",
-        "",
+        _columns(builder),
+        *_class_table(builder, counts),
+        "## Subjects",
+        _table(
+            ("subject", *counts),
+            [
+                (subject, *(split.subjects[subject] for split in counts.values()))
+                for subject in sorted(set().union(*(s.subjects for s in counts.values())), key=natural_key)
+            ],
+        ),
         "## Preprocessing",
-        "",
+        _preprocessing(builder),
+        "## Source",
+        "\n".join(t for t in (builder.HOMEPAGE, f"Licence: {builder.LICENSE or 'not stated'}", builder.CITATION) if t),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _overview(builder: EmgBuilder) -> str:
+    config, extractor = builder.config, builder.extractor
+    if config.rows == "windows":
+        seconds = config.window_length / extractor.sampling_rate
+        shape = (
+            f"Windows of surface EMG, {builder.channel_count} channels x {config.window_length} samples at "
+            f"{extractor.sampling_rate:g} Hz ({seconds:g} s), stride {config.stride}"
+        )
+    else:
+        pieces = f"in rows of at most {config.chunk_length} samples" if config.chunk_length else "one per row"
+        shape = (
+            f"Recordings of surface EMG, {builder.channel_count} channels at {extractor.sampling_rate:g} Hz, {pieces}"
+        )
+    return (
+        f"{shape}, made by tinymyo-hf (`tinymyo prepare {builder.name}`), protocol `{config.protocol}`, version "
+        f"{config.version}. All options are in `preparation.json`."
+    )
+
+
+def _left_out(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> list[str]:
+    """What the reader would otherwise take to be there."""
+    lines = [f"- {what}: {count}" for what, count in sorted(sum((s.notes for s in counts.values()), Counter()).items())]
+    if builder.absent_subjects:
+        lines.append(f"- subjects of the protocol without a recording: {', '.join(builder.absent_subjects)}")
+    for name in ("subjects", "sessions", "channels"):
+        if getattr(builder.config, name) is not None:
+            lines.append(f"- only these {name} were asked for: {', '.join(map(str, getattr(builder.config, name)))}")
+    return ["## Left out or changed", "\n".join(lines)] if lines else []
+
+
+def _columns(builder: EmgBuilder) -> str:
+    config, names = builder.config, builder.info.features
+    scale = "; times `scale` for the unit of the recording" if "scale" in names else ""
+    hop = f", a frame per {config.target_hop} samples" if config.target_hop > 1 else ""
+    known = {
+        "input_values": f"{config.sample_type} (channels, samples){scale}",
+        "label": ", ".join(f"{i} {name}" for i, name in enumerate(builder.class_names())),
+        "targets": f"float32 (frames, outputs){hop}: {', '.join(builder.target_names())}",
+        "events": "name, and start and end in samples of the recording, of what starts in the row",
+        "text": "what was said in the recording",
+        "phones": f"id of the phone in each frame{hop}",
+        "subject": "who",
+        "session": "when",
+        "recording": "which recording",
+        "repetition": "which segment of its gesture in the recording, from 1",
+        "start": "first sample of the row in the recording",
+        "recording_length": "samples of the whole recording",
+    }
+    own = {name: f"{feature.dtype}, as the corpus states it" for name, feature in builder.metadata_features().items()}
+    return "\n".join(f"- `{name}`: {text}" for name, text in (known | own).items() if name in names)
+
+
+def _class_table(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> list[str]:
+    classes = set().union(*(split.classes for split in counts.values()))
+    if not classes:
+        return []
+    if builder.class_names():
+        names = dict(enumerate(builder.class_names()))
+    else:
+        names = {key: key if key.strip() else repr(key) for key in sorted(classes, key=natural_key)}
+    rows = [(name, *(split.classes[key] for split in counts.values())) for key, name in names.items()]
+    return ["## Classes" if builder.task() == "classification" else "## Events", _table(("class", *counts), rows)]
+
+
+def _preprocessing(builder: EmgBuilder) -> str:
+    extractor = builder.extractor
+    low, high = extractor.band_pass or (None, None)
+    edges = [f"from {low:g} Hz" if low is not None else "", f"up to {high:g} Hz" if high is not None else ""]
+    band = " ".join(filter(None, edges)) or "none"
+    notches = ", ".join(f"{f:g} Hz" for f in extractor.notch_frequencies) or "none"
+    labels = {
+        "segment": "No window spans a change of label.",
+        "repetition": "No window spans a change of repetition; its label is that of its first sample.",
+        "first_sample": "A window has the label of its first sample.",
+        "center_sample": "A window has the label of its middle sample.",
+    }
+    rule = labels.get(builder.config.window_labels, "") if builder.task() == "classification" else ""
+    return (
         f"Band-pass {band} (Butterworth, order {extractor.band_pass_order}), notch {notches} (Q "
         f"{extractor.notch_quality:g}), {extractor.filter_mode}; normalisation {extractor.normalization} over the "
-        f"{extractor.normalization_scope}. No window spans a change of label. The exact settings are in "
-        "`preprocessor_config.json`, which `TinyMyoFeatureExtractor.from_pretrained` reads.",
-        "",
-        "## Source",
-        "",
-        *[text for text in (builder.HOMEPAGE, f"Licence: {builder.LICENSE or 'not stated'}", builder.CITATION) if text],
-    ]
-    return "\n".join(lines) + "\n"
+        f"{extractor.normalization_scope}. {rule} The exact settings are in `preprocessor_config.json`, which "
+        "`TinyMyoFeatureExtractor.from_pretrained` reads."
+    )
+
+
+def _table(header: Sequence, rows: Sequence[Sequence]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

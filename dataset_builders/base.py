@@ -145,6 +145,7 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
         # `_info` may need the files to tell the number of channels, before the parent class has set its folders
         self._extracted = os.path.join(cache_dir, "extracted_emg") if cache_dir else None
         self.absent_subjects: tuple[str, ...] = ()
+        self.left_out: Counter[str] = Counter()  # by `list_recordings`, counted, for the dataset card
         super().__init__(*args, cache_dir=cache_dir, **kwargs)
 
     @functools.cached_property

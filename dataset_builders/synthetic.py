@@ -1,76 +1,118 @@
-"""Simulated surface EMG of hand gestures: no files needed, the same everywhere, generated in seconds.
+"""Simulated surface EMG: no files needed, the same everywhere, generated as it is asked for.
 
-People differ in anatomy, electrode placement, strength, habits and noise (`synthetic_signals`). Each session holds
-every gesture a few times in random order, at varying effort; ramps between gestures are unlabelled, as transitions are
-in recorded corpora.
+People differ in anatomy, electrode placement, strength, habits and noise (`synthetic_signals`, `synthetic_anatomy`); a
+session is another placement of the electrodes. What the people do is the preset: held gestures, finger movements,
+discrete gestures, typing or speech (`synthetic_gestures` and its siblings).
 """
 
-import csv
-import os
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 
-from .base import UNLABELLED, ConfigError, EmgBuilder, EmgBuilderConfig, Recording, Signal
+from . import synthetic_events, synthetic_kinematics, synthetic_speech, synthetic_typing
+from .base import ConfigError, EmgBuilder, EmgBuilderConfig, Recording, Signal
+from .config import FROM_PROTOCOL
 from .protocols import even_subject_split, repetition_split
-from .synthetic_signals import CONTROL_RATE, INNER_RATE, MUSCLES, draw_forearm, next_session, simulate_emg
+from .synthetic_anatomy import Block
+from .synthetic_gestures import CLASS_NAMES, GESTURES, simulate_gestures, simulate_recording
+from .synthetic_signals import ARMBAND, WRISTBAND, Apparatus
 
-# drive of each muscle, as a share of its maximum, in a firm but comfortable gesture
-GESTURES: dict[str, dict[str, float]] = {
-    "rest": {},
-    "fist": {
-        "flexor_digitorum_superficialis_radial": 0.55,
-        "flexor_digitorum_superficialis_ulnar": 0.55,
-        "flexor_digitorum_profundus": 0.5,
-        "flexor_pollicis_longus": 0.4,
-        "extensor_carpi_radialis_brevis": 0.25,
-        "extensor_carpi_ulnaris": 0.15,
-    },
-    "wrist flexion": {
-        "flexor_carpi_radialis": 0.5,
-        "palmaris_longus": 0.45,
-        "flexor_carpi_ulnaris": 0.5,
-        "flexor_digitorum_superficialis_ulnar": 0.2,
-    },
-    "wrist extension": {
-        "extensor_carpi_radialis_longus": 0.5,
-        "extensor_carpi_radialis_brevis": 0.5,
-        "extensor_carpi_ulnaris": 0.45,
-        "extensor_digitorum_radial": 0.2,
-    },
-    "radial deviation": {
-        "extensor_carpi_radialis_longus": 0.5,
-        "flexor_carpi_radialis": 0.4,
-        "abductor_pollicis_longus": 0.4,
-        "extensor_carpi_radialis_brevis": 0.2,
-    },
-    "ulnar deviation": {
-        "flexor_carpi_ulnaris": 0.45,
-        "extensor_carpi_ulnaris": 0.5,
-        "extensor_digiti_minimi": 0.1,
-    },
-    "pinch": {
-        "flexor_pollicis_longus": 0.5,
-        "flexor_digitorum_superficialis_radial": 0.4,
-        "pronator_teres": 0.15,
-        "abductor_pollicis_longus": 0.25,
-        "extensor_carpi_radialis_brevis": 0.15,
-    },
-    "open hand": {
-        "extensor_digitorum_radial": 0.5,
-        "extensor_digitorum_ulnar": 0.5,
-        "extensor_digiti_minimi": 0.4,
-        "abductor_pollicis_longus": 0.35,
-        "extensor_carpi_ulnaris": 0.15,
-    },
+__all__ = [
+    "CLASS_NAMES",
+    "GESTURES",
+    "PRESETS",
+    "Synthetic",
+    "SyntheticConfig",
+    "simulate_gestures",
+    "simulate_recording",
+]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What people do, and what comes with the recordings.
+
+    Attributes:
+        task: as in `EmgBuilder.task`.
+        fields: values of the options that are left to the preset.
+        apparatus: what it is recorded with.
+        bands: the channels are divided evenly among so many.
+        class_names, target_names, phone_names, metadata: as in `EmgBuilder`.
+    """
+
+    task: str
+    fields: dict[str, object]
+    apparatus: Apparatus = ARMBAND
+    bands: int = 1
+    class_names: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
+    phone_names: tuple[str, ...] = ()
+    metadata: dict[str, datasets.Value] = dataclasses.field(default_factory=dict)
+
+
+_WINDOWS = {
+    "sampling_rate": 200.0,
+    "num_subjects": 20,
+    "num_sessions": 2,
+    "num_repetitions": 3,
+    "num_channels": 8,
+    "rows": "windows",
+    "chunk_length": 10_000,
+    "sample_type": "float32",
+    "window_length": 200,
+    "stride": 100,
+    "target_hop": 1,
+    "band_pass": (20.0, 90.0),
+    "notch_frequencies": (50.0,),
+    "normalization": "zscore",
 }
-CLASS_NAMES = tuple(GESTURES)
-PAUSE = (0.8, 1.4)  # s between gestures
-RAMP = (0.25, 0.5)  # s to reach a gesture and to leave it
-EFFORT = (0.3, 1.0)  # of the drive in the table; differs from repetition to repetition
-TONE = 0.015  # drive of every muscle at rest
+# long recordings are stored as the converter gave them: whoever cuts windows out of them decides on filters
+_RECORDINGS = _WINDOWS | {
+    "sampling_rate": 2000.0,
+    "num_subjects": 10,
+    "num_sessions": 1,
+    "num_channels": 16,
+    "rows": "recordings",
+    "chunk_length": 16_000,
+    "sample_type": "int16",
+    "window_length": 16_000,
+    "stride": 4_000,
+    "band_pass": None,
+    "notch_frequencies": (),
+    "normalization": "none",
+}
+PRESETS: dict[str, Preset] = {
+    "gestures": Preset("classification", _WINDOWS, class_names=CLASS_NAMES),
+    "kinematics": Preset("regression", _WINDOWS | {"num_subjects": 10}, target_names=synthetic_kinematics.TARGET_NAMES),
+    "events": Preset("events", _RECORDINGS, WRISTBAND, class_names=synthetic_events.EVENT_NAMES),
+    "typing": Preset(
+        "events",
+        _RECORDINGS | {"num_channels": 32, "window_length": 8_000, "stride": 8_000},
+        WRISTBAND,
+        bands=2,
+    ),
+    "speech": Preset(
+        "text",
+        _RECORDINGS
+        | {
+            "sampling_rate": 800.0,
+            "num_channels": synthetic_speech.NUM_CHANNELS,
+            "chunk_length": None,
+            "window_length": 1_600,
+            "stride": 1_600,
+            "target_hop": 8,
+        },
+        synthetic_speech.FACE_APPARATUS,
+        target_names=synthetic_speech.MEL_NAMES,
+        phone_names=synthetic_speech.PHONE_NAMES,
+        metadata={"mode": datasets.Value("string")},
+    ),
+}
+SPEECH_MODES = {"voiced": ("voiced",), "silent": ("silent",), "both": ("voiced", "silent")}
 
 
 @dataclass
@@ -78,48 +120,96 @@ class SyntheticConfig(EmgBuilderConfig):
     """What is simulated; see `EmgBuilderConfig` for the preprocessing.
 
     Attributes:
+        preset: "gestures": eight held gestures, an armband; "kinematics": five joint angles, the same armband;
+            "events": nine discrete gestures, a wristband; "typing": keys, two wristbands; "speech": sentences, eight
+            electrodes on the face. It gives the defaults (`PRESETS`) of the fields that are "protocol" below.
         protocol: "unseen_subjects": the last subjects are held out, 20 % for validation and 20 % for test;
-            "within_subject": of every subject, the last repetition of each gesture in a session is for test and the
-            one before it for validation.
-        num_subjects, num_sessions, num_repetitions: sessions per subject, repetitions of each gesture per session.
-        hold: seconds for which a gesture is held.
-        num_channels: electrodes of the ring.
+            "within_subject": of every session, the last repetition (of each gesture; of the other presets: the last
+            block) is for test and the one before it for validation.
+        num_subjects, num_sessions, num_repetitions: sessions per subject, repetitions of each gesture or blocks per
+            session.
+        hold: seconds for which a gesture is held ("gestures").
+        duration: seconds of a block (all other presets).
+        speech_mode: "voiced", "silent" or "both", mixed at random ("speech").
+        num_channels: electrodes of the ring, of both rings of "typing"; always 8 in "speech".
         seed: another seed, other people.
     """
 
     name: str = "synthetic"
+    preset: str = "gestures"
     protocol: str = "unseen_subjects"
-    num_subjects: int = 20
-    num_sessions: int = 2
-    num_repetitions: int = 3
+    num_subjects: int | str = FROM_PROTOCOL
+    num_sessions: int | str = FROM_PROTOCOL
+    num_repetitions: int | str = FROM_PROTOCOL
     hold: float = 3.0
-    num_channels: int = 8
+    duration: float = 60.0
+    speech_mode: str = "both"
+    num_channels: int | str = FROM_PROTOCOL
     seed: int = 0
+    sampling_rate: float | str | None = FROM_PROTOCOL
+    rows: str = FROM_PROTOCOL
+    chunk_length: int | str | None = FROM_PROTOCOL
+    sample_type: str = FROM_PROTOCOL
+    window_length: int | str = FROM_PROTOCOL
+    stride: int | str = FROM_PROTOCOL
+    target_hop: int | str = FROM_PROTOCOL
+    band_pass: tuple[float, float] | str | None = FROM_PROTOCOL
+    notch_frequencies: tuple[float, ...] | str = FROM_PROTOCOL
+    normalization: str = FROM_PROTOCOL
+
+    def __post_init__(self) -> None:
+        for field, known in (("preset", PRESETS), ("speech_mode", SPEECH_MODES)):
+            if getattr(self, field) not in known:
+                raise ConfigError(
+                    f"synthetic: {field}={getattr(self, field)!r} is unknown; use one of {', '.join(known)}"
+                )
+        super().__post_init__()
+
+    def fields_of_protocol(self) -> dict[str, object]:
+        """Values for the fields that are left to the preset."""
+        return PRESETS[self.preset].fields
 
 
 class Synthetic(EmgBuilder):
-    """Simulated surface EMG: 8 gestures, a ring of 8 electrodes, 200 Hz, 20 subjects."""
+    """Simulated surface EMG of people who make gestures, move their fingers, type or speak."""
 
     BUILDER_CONFIG_CLASS = SyntheticConfig
     PROTOCOLS = ("unseen_subjects", "within_subject")
     LICENSE = "apache-2.0"
 
+    @property
+    def preset(self) -> Preset:
+        """What is simulated."""
+        return PRESETS[self.config.preset]
+
+    def task(self) -> str:
+        """Depends on the preset."""
+        return self.preset.task
+
     def class_names(self) -> tuple[str, ...]:
         """The simulated gestures."""
-        return CLASS_NAMES
+        return self.preset.class_names
+
+    def target_names(self) -> tuple[str, ...]:
+        """Joint angles ("kinematics", degrees) or mel bands ("speech")."""
+        return self.preset.target_names
+
+    def phone_names(self) -> tuple[str, ...]:
+        """The phones of "speech"."""
+        return self.preset.phone_names
+
+    def metadata_features(self) -> dict[str, datasets.Value]:
+        """`mode` in "speech": "voiced" or "silent"."""
+        return self.preset.metadata
 
     def num_channels(self) -> int:
-        """Electrodes of the ring."""
+        """Electrodes."""
         return self.config.num_channels
 
     def list_recordings(self, root: Path | None) -> list[Recording]:
-        """Every session of every subject."""
+        """Every session of every subject, block by block but for gestures."""
+        self._check()
         config = self.config
-        for field in ("num_subjects", "num_sessions", "num_repetitions", "num_channels"):
-            if not isinstance(getattr(config, field), int) or getattr(config, field) < 1:
-                raise ConfigError(f"synthetic: {field}={getattr(config, field)!r} must be a whole number of at least 1")
-        if INNER_RATE % config.sampling_rate or config.sampling_rate != int(config.sampling_rate):
-            raise ConfigError(f"synthetic: sampling_rate={config.sampling_rate} must be a divisor of {INNER_RATE} Hz")
         subjects = [f"{number:02d}" for number in range(1, config.num_subjects + 1)]
         places: list[tuple[str, str, tuple[int, ...] | None]] = []
         if config.protocol == "unseen_subjects":
@@ -130,14 +220,64 @@ class Synthetic(EmgBuilder):
             groups = {"train": range(1, last - 1), "validation": [last - 1], "test": [last]}
             kept = repetition_split(groups)
             places = [(subject, split, repetitions) for split, repetitions in kept.items() for subject in subjects]
-        return [
+        sessions = [
             Recording("", f"subject{subject}_session{session}", subject, str(session), split, repetitions)
             for subject, split, repetitions in places
             for session in range(1, config.num_sessions + 1)
         ]
+        return sessions if config.preset == "gestures" else [block for r in sessions for block in self._blocks(r)]
 
-    def read_recording(self, recording: Recording) -> Signal:
-        """Simulate one session; depends on nothing but the seed, the subject and the session."""
+    def _blocks(self, session: Recording) -> list[Recording]:
+        """The blocks of a session as recordings of their own; `repetitions` holds the number of the block."""
+        numbers = session.repetitions or range(1, self.config.num_repetitions + 1)
+        return [
+            dataclasses.replace(session, name=f"{session.name}_block{number}", repetitions=(number,))
+            for number in numbers
+        ]
+
+    def _check(self) -> None:
+        config = self.config
+        for field in ("num_subjects", "num_sessions", "num_repetitions", "num_channels"):
+            if not isinstance(getattr(config, field), int) or getattr(config, field) < 1:
+                raise ConfigError(f"synthetic: {field}={getattr(config, field)!r} must be a whole number of at least 1")
+        rate = self.preset.apparatus.rate
+        if rate % config.sampling_rate or config.sampling_rate != int(config.sampling_rate):
+            raise ConfigError(f"synthetic: sampling_rate={config.sampling_rate} must be a divisor of {rate} Hz")
+        if config.num_channels % self.preset.bands:
+            raise ConfigError(
+                f"synthetic: num_channels={config.num_channels} must be a multiple of {self.preset.bands}, the number "
+                f"of bands in {config.preset!r}"
+            )
+        if config.preset == "speech" and config.num_channels != synthetic_speech.NUM_CHANNELS:
+            raise ConfigError(
+                f"synthetic: num_channels={config.num_channels}: speech has {synthetic_speech.NUM_CHANNELS} "
+                "electrodes; choose among them with `channels`"
+            )
+        if not isinstance(config.duration, (int, float)) or not 5 <= config.duration <= 3600:
+            raise ConfigError(f"synthetic: duration={config.duration!r} must be 5 to 3600 s")
+
+    def read_takes(self, recording: Recording) -> Iterator[Signal]:
+        """Simulate one session or block; depends on nothing but the seed, the subject, the session and the block."""
+        config = self.config
+        if config.preset == "gestures":
+            yield self._gestures(recording)
+            return
+        block = Block(
+            int(recording.subject),
+            int(recording.session),
+            recording.repetitions[0],
+            config.seed,
+            int(config.sampling_rate),
+            float(config.duration),
+            config.num_channels,
+            config.target_hop,
+        )
+        if config.preset == "speech":
+            yield from synthetic_speech.simulate_speech(block, SPEECH_MODES[config.speech_mode])
+        else:
+            yield _SIMULATED[config.preset](block)
+
+    def _gestures(self, recording: Recording) -> Signal:
         config = self.config
         subject, session = int(recording.subject), int(recording.session)
         order = np.tile(np.arange(len(CLASS_NAMES)), config.num_repetitions)
@@ -148,92 +288,8 @@ class Synthetic(EmgBuilder):
         return Signal(samples, config.sampling_rate, labels)
 
 
-def simulate_gestures(
-    gestures: Sequence[int],
-    subject: int,
-    session: int = 1,
-    seed: int = 0,
-    sampling_rate: int = 200,
-    hold: float = 3.0,
-    num_channels: int = 8,
-) -> tuple[np.ndarray, np.ndarray]:
-    """A recording of gestures held one after the other.
-
-    Args:
-        gestures: class ids (positions in `CLASS_NAMES`) in order.
-        subject, session, seed: who, and which placement of the electrodes.
-        sampling_rate: Hz, a divisor of 1000.
-        hold: seconds each gesture is held.
-        num_channels: electrodes.
-
-    Returns:
-        Samples float32 (channels, time) in V, and the class of each sample int64 (time,), `UNLABELLED` in pauses and
-        ramps.
-    """
-    forearm = draw_forearm(np.random.default_rng([seed, subject]), num_channels)
-    rng = np.random.default_rng([seed, subject, session])
-    forearm = next_session(forearm, rng)
-    excitation, labels = _schedule(gestures, hold, rng)
-    emg = simulate_emg(forearm, excitation, sampling_rate, rng)
-    return emg, labels[np.arange(emg.shape[1]) * CONTROL_RATE // sampling_rate]
-
-
-def simulate_recording(
-    path: str | os.PathLike,
-    gestures: Sequence[str] = CLASS_NAMES,
-    subject: int = 1000,
-    seed: int = 0,
-    sampling_rate: int = 200,
-) -> Path:
-    """Write a raw recording to a file, to try a trained model on.
-
-    Args:
-        path: a .csv file gets columns time_s, emg1 to emg8 (V) and label (the gesture's name, empty in between); a .npy
-            file gets the array (channels, time) alone.
-        gestures: names out of `CLASS_NAMES`, in order.
-        subject: by default someone who is in no split of the corpus.
-        seed, sampling_rate: as for `simulate_gestures`.
-    """
-    path = Path(path)
-    unknown = [name for name in gestures if name not in CLASS_NAMES]
-    if unknown:
-        raise ConfigError(f"gesture {unknown[0]!r} is unknown; use {', '.join(CLASS_NAMES)}")
-    if path.suffix not in (".csv", ".npy"):
-        raise ConfigError(f"{path}: a recording is written as .csv or .npy")
-    ids = [CLASS_NAMES.index(name) for name in gestures]
-    samples, labels = simulate_gestures(ids, subject, seed=seed, sampling_rate=sampling_rate)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, samples)
-        return path
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["time_s", *(f"emg{i + 1}" for i in range(len(samples))), "label"])
-        for index, (row, label) in enumerate(zip(samples.T, labels, strict=True)):
-            values = [f"{index / sampling_rate:.4f}", *(f"{value:.5f}" for value in row)]
-            writer.writerow([*values, CLASS_NAMES[label] if label != UNLABELLED else ""])
-    return path
-
-
-def _schedule(gestures: Sequence[int], hold: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Drive of each muscle (muscles, time) and label (time,) at `CONTROL_RATE`."""
-    muscles = list(MUSCLES)
-    drives = np.array([[GESTURES[name].get(muscle, 0.0) for muscle in muscles] for name in CLASS_NAMES])
-    parts, labels = [], []
-    for gesture in gestures:
-        pause, up, down = (round(rng.uniform(*span) * CONTROL_RATE) for span in (PAUSE, RAMP, RAMP))
-        held = round(hold * CONTROL_RATE)
-        rise, fall = ((1 - np.cos(np.pi * np.arange(n) / n)) / 2 for n in (up, down))
-        # effort drifts while a gesture is held, and each repetition is done a little differently
-        drift = 1 + rng.uniform(-0.2, 0.2) * np.linspace(-1, 1, held)
-        level = np.concatenate([np.zeros(pause), rise * drift[0], drift, fall[::-1] * drift[-1]])
-        drive = drives[gesture] * rng.uniform(*EFFORT) * rng.lognormal(0, 0.2, len(muscles))
-        parts.append(drive[:, None] * level)
-        labels.append(np.repeat([UNLABELLED, gesture, UNLABELLED], [pause + up, held, down]))
-    excitation = np.concatenate(parts, axis=1)
-    # tone at rest, and the slow unsteadiness of a held force
-    knots = np.arange(0, excitation.shape[1] + 50, 50)
-    steady = np.stack(
-        [np.interp(np.arange(excitation.shape[1]), knots, rng.normal(1, 0.12, len(knots))) for _ in muscles]
-    )
-    return np.clip(excitation * steady + TONE, 0, 1), np.concatenate(labels)
+_SIMULATED: dict[str, Callable[[Block], Signal]] = {
+    "kinematics": synthetic_kinematics.simulate_kinematics,
+    "events": synthetic_events.simulate_events,
+    "typing": synthetic_typing.simulate_typing,
+}

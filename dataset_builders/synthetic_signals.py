@@ -13,10 +13,11 @@ What is modelled, in the order the signal arises (lengths in mm, times in s, rat
 5. Electrodes and amplifier: a ring of electrodes turned by some angle, unequal contact, power-line hum, baseline
    wander, motion artefacts, noise, anti-aliasing, sampling, 8-bit steps of 10 uV.
 
-A `Forearm` holds what differs from person to person; a session is another placement of the ring on the same forearm.
-Everything follows from the random generators passed in.
+A `Person` (a `Forearm`, or a `Face` in `synthetic_anatomy`) holds what differs from person to person; a session is
+another placement of the electrodes on the same person. Everything follows from the random generators passed in.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,7 +47,7 @@ MUSCLES: dict[str, tuple[float, float]] = {
 UNITS_PER_MUSCLE = 24
 MUSCLE_RADIUS = 4.0  # mm: spread of the units of a muscle
 CONTROL_RATE = 100  # Hz: excitation and firing
-INNER_RATE = 1000  # Hz: action potentials, before sampling
+INNER_RATE = 1000  # Hz: action potentials, before sampling, unless the apparatus is faster
 MAX_THRESHOLD = 0.6  # drive at which the last unit of a muscle is recruited
 THRESHOLD_RANGE = 30.0  # largest over smallest recruitment threshold
 SIZE_RANGE = 20.0  # largest over smallest action potential of a muscle
@@ -57,41 +58,96 @@ DISTANCE_POWER = 2.3  # amplitudes fall with distance to this power, as for a bi
 WAVEFORM_WIDTHS = (1.6e-3, 2.2e-3, 3.0e-3, 4.2e-3)  # s, by distance: standard deviation of the Gaussian
 WIDTH_DISTANCES = (9.0, 14.0, 20.0)  # mm: borders between the waveforms
 STEP = 1e-5  # V: one step of the converter, which has 8 bits
+TONE = 0.015  # drive of every muscle at rest
 
 
 @dataclass(frozen=True)
-class Forearm:
-    """One person's forearm with a ring of electrodes on it.
+class Apparatus:
+    """What the potentials are recorded with.
 
     Attributes:
-        radius: of the forearm, mm. fat: thickness of skin and fat over the muscles, mm.
-        rotation: angle of electrode 0 against the palm side, degrees.
-        gain: of the whole ring. contact: of each electrode, (electrodes,).
+        rate: Hz at which action potentials are drawn; sampling rates divide it.
+        widths: s, by distance of the unit: standard deviation of the Gaussian. Electrode pairs that lie closer together
+            see shorter waveforms: of 0.9 ms, the spectrum peaks at 250 Hz and reaches beyond 450 Hz.
+        high_pass: Hz, edge of the amplifier's second-order high-pass; None for one that passes the baseline.
+        looseness: chance per `CONTROL_RATE` step that the strongest change of drive shakes an electrode.
+    """
+
+    rate: int = INNER_RATE
+    widths: tuple[float, float, float, float] = WAVEFORM_WIDTHS
+    high_pass: float | None = None
+    looseness: float = 0.15
+
+
+ARMBAND = Apparatus()
+WRISTBAND = Apparatus(rate=2000, widths=(0.9e-3, 1.3e-3, 1.8e-3, 2.6e-3), high_pass=20.0, looseness=0.02)
+
+
+@dataclass(frozen=True)
+class Person:
+    """What recordings of one person have in common, whichever muscles they are of.
+
+    Attributes:
+        gain: of all electrodes. contact: of each electrode, (electrodes,).
         slowness: stretches the action potentials; 1 is a conduction velocity of about 4 m/s.
         fatigue: relative growth of amplitude and waveform length over 120 s.
         strength: of each muscle's drive, (muscles,): habits differ.
-        unit_angle, unit_depth: of each motor unit, degrees and mm, (muscles * units,).
         hum, wander, noise: V, amplitude of hum and standard deviation of the others.
     """
 
-    radius: float
-    fat: float
-    rotation: float
     gain: float
     contact: np.ndarray
     slowness: float
     fatigue: float
     strength: np.ndarray
-    unit_angle: np.ndarray
-    unit_depth: np.ndarray
     hum: float
     wander: float
     noise: float
 
+    def distances(self) -> np.ndarray:
+        """From each electrode to each motor unit, mm, (electrodes, muscles * units)."""
+        raise NotImplementedError
 
-def draw_forearm(rng: np.random.Generator, electrodes: int = 8, turn: float = 45.0) -> Forearm:
-    """A person at random, wearing a ring of `electrodes` turned by up to `turn` degrees either way."""
-    angles, depths = np.array(list(MUSCLES.values()), dtype=float).T
+
+@dataclass(frozen=True)
+class Forearm(Person):
+    """One person's forearm with a ring of electrodes on it.
+
+    Attributes:
+        radius: of the forearm, mm. fat: thickness of skin and fat over the muscles, mm.
+        rotation: angle of electrode 0 against the palm side, degrees.
+        unit_angle, unit_depth: of each motor unit, degrees and mm, (muscles * units,).
+    """
+
+    radius: float
+    fat: float
+    rotation: float
+    unit_angle: np.ndarray
+    unit_depth: np.ndarray
+
+    def distances(self) -> np.ndarray:
+        """From each electrode to each motor unit, mm, (electrodes, muscles * units)."""
+        electrodes = len(self.contact)
+        at = np.radians(self.rotation + 360 / electrodes * np.arange(electrodes))[:, None]
+        depth = self.radius - self.fat - self.unit_depth
+        angle = np.radians(self.unit_angle)
+        return np.hypot(
+            self.radius * np.cos(at) - depth * np.cos(angle), self.radius * np.sin(at) - depth * np.sin(angle)
+        )
+
+
+def draw_forearm(
+    rng: np.random.Generator,
+    electrodes: int = 8,
+    turn: float = 45.0,
+    muscles: Mapping[str, tuple[float, float]] = MUSCLES,
+) -> Forearm:
+    """A person at random, wearing a ring of `electrodes` turned by up to `turn` degrees either way.
+
+    Args:
+        muscles: angle and depth of each, as in `MUSCLES`.
+    """
+    angles, depths = np.array(list(muscles.values()), dtype=float).T
     angles = angles + rng.normal(0, 5, len(angles))
     depths = depths * rng.lognormal(0, 0.15, len(depths))
     radius = rng.uniform(36, 46)
@@ -116,37 +172,87 @@ def draw_forearm(rng: np.random.Generator, electrodes: int = 8, turn: float = 45
 
 def next_session(forearm: Forearm, rng: np.random.Generator) -> Forearm:
     """The same person on another day: the ring sits a little differently, contact and mains differ."""
+    rotation = forearm.rotation + rng.normal(0, 5)
+    return replace(another_day(forearm, rng), rotation=rotation)
+
+
+def another_day(person: Person, rng: np.random.Generator) -> Person:
+    """The same person and placement with other contact and mains."""
     return replace(
-        forearm,
-        rotation=forearm.rotation + rng.normal(0, 5),
-        gain=forearm.gain * rng.lognormal(0, 0.1),
-        contact=forearm.contact * rng.lognormal(0, 0.1, len(forearm.contact)),
+        person,
+        gain=person.gain * rng.lognormal(0, 0.1),
+        contact=person.contact * rng.lognormal(0, 0.1, len(person.contact)),
         hum=rng.uniform(5e-6, 4e-5),
         noise=rng.uniform(4e-6, 9e-6),
     )
 
 
-def simulate_emg(forearm: Forearm, excitation: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
+def simulate_emg(
+    person: Person,
+    excitation: np.ndarray,
+    sampling_rate: int,
+    rng: np.random.Generator,
+    apparatus: Apparatus = ARMBAND,
+) -> np.ndarray:
     """EMG of a recording.
 
     Args:
-        forearm: who, and how the ring sits.
-        excitation: drive of each of the `MUSCLES`, 0 to 1, (muscles, time at `CONTROL_RATE`).
-        sampling_rate: Hz, a divisor of `INNER_RATE`.
+        person: who, and how the electrodes sit.
+        excitation: drive of each muscle, 0 to 1, (muscles, time at `CONTROL_RATE`).
+        sampling_rate: Hz, a divisor of the rate of the apparatus.
+        apparatus: what it is recorded with.
 
     Returns:
         (electrodes, time) float32, V, in steps of 10 uV within 8 bits.
     """
-    if INNER_RATE % sampling_rate:
-        raise ValueError(f"sampling_rate={sampling_rate}: must divide {INNER_RATE}")
-    samples = excitation.shape[1] * INNER_RATE // CONTROL_RATE
-    units, times = _firings(np.clip(excitation * forearm.strength[:, None], 0, 1), rng)
-    emg = _at_electrodes(forearm, units, times, samples)
-    emg += _disturbances(forearm, excitation, samples, rng)
-    lowpass = scipy_signal.butter(8, 0.45 * sampling_rate, fs=INNER_RATE, output="sos")
-    emg = scipy_signal.sosfilt(lowpass, emg * forearm.gain * forearm.contact[:, None], axis=1)
-    steps = np.clip(np.round(emg[:, :: INNER_RATE // sampling_rate] / STEP), -128, 127)
+    rate = apparatus.rate
+    if rate % sampling_rate:
+        raise ValueError(f"sampling_rate={sampling_rate}: must divide {rate}")
+    samples = excitation.shape[1] * rate // CONTROL_RATE
+    units, times = _firings(np.clip(excitation * person.strength[:, None], 0, 1), rng)
+    emg = _at_electrodes(person, units, times, samples, apparatus)
+    emg += _disturbances(person, excitation, samples, rng, apparatus)
+    filters = scipy_signal.butter(8, 0.45 * sampling_rate, fs=rate, output="sos")
+    if apparatus.high_pass is not None:
+        high_pass = scipy_signal.butter(2, apparatus.high_pass, "highpass", fs=rate, output="sos")
+        filters = np.concatenate([high_pass, filters])
+    emg = scipy_signal.sosfilt(filters, emg * person.gain * person.contact[:, None], axis=1)
+    steps = np.clip(np.round(emg[:, :: rate // sampling_rate] / STEP), -128, 127)
     return (steps * STEP).astype(np.float32)
+
+
+def in_steps(emg: np.ndarray) -> np.ndarray:
+    """EMG in V as int16 steps of the converter."""
+    return np.rint(emg / STEP).astype(np.int16)
+
+
+def drives_of(patterns: Sequence[Mapping[str, float]], muscles: Mapping[str, object]) -> np.ndarray:
+    """Patterns {muscle: drive} as an array (patterns, muscles), 0 for muscles that a pattern does not name."""
+    return np.array([[pattern.get(muscle, 0.0) for muscle in muscles] for pattern in patterns])
+
+
+def add_burst(excitation: np.ndarray, drive: np.ndarray, onset: float, rise: float, hold: float, fall: float) -> None:
+    """Add a smooth rise, plateau and fall (s) that begins at `onset` (s), in place; beyond the ends it is cut off.
+
+    Args:
+        excitation: (muscles, time at `CONTROL_RATE`).
+        drive: of each muscle during the plateau, (muscles,).
+    """
+    length = rise + hold + fall
+    first, last = (int(np.ceil(t * CONTROL_RATE)) for t in (onset, onset + length))
+    steps = np.arange(max(0, first), min(last, excitation.shape[1]))
+    after = steps / CONTROL_RATE - onset
+    level = np.clip(np.minimum(after / rise, (length - after) / fall), 0, 1)
+    excitation[:, steps] += drive[:, None] * (1 - np.cos(np.pi * level)) / 2
+
+
+def with_tone(excitation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Excitation (muscles, time at `CONTROL_RATE`) with the slow unsteadiness of a held force, and tone at rest."""
+    knots = np.arange(0, excitation.shape[1] + 50, 50)
+    steady = np.stack(
+        [np.interp(np.arange(excitation.shape[1]), knots, rng.normal(1, 0.12, len(knots))) for _ in excitation]
+    )
+    return np.clip(excitation * steady + TONE, 0, 1)
 
 
 def _firings(excitation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -173,19 +279,22 @@ def _firings(excitation: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
     return np.concatenate(units), np.concatenate(times)
 
 
-def _at_electrodes(forearm: Forearm, units: np.ndarray, times: np.ndarray, samples: int) -> np.ndarray:
-    """Sum of all action potentials at each electrode, V, (electrodes, samples at `INNER_RATE`)."""
-    gain, waveform = _volume_conductor(forearm)
-    columns = np.minimum(np.round(times * INNER_RATE).astype(np.int64), samples - 1)
-    tired = np.minimum(times / 120, 1.5) * forearm.fatigue
-    length = fft.next_fast_len(samples + len(_action_potential(2 * max(WAVEFORM_WIDTHS))), real=True)
+def _at_electrodes(
+    person: Person, units: np.ndarray, times: np.ndarray, samples: int, apparatus: Apparatus
+) -> np.ndarray:
+    """Sum of all action potentials at each electrode, V, (electrodes, samples at the rate of the apparatus)."""
+    gain, waveform = _volume_conductor(person)
+    columns = np.minimum(np.round(times * apparatus.rate).astype(np.int64), samples - 1)
+    tired = np.minimum(times / 120, 1.5) * person.fatigue
+    longest = _action_potential(2 * max(apparatus.widths), apparatus.rate)
+    length = fft.next_fast_len(samples + len(longest), real=True)
     spectrum = np.zeros((len(gain), length // 2 + 1), np.complex64)
-    for index, width in enumerate(WAVEFORM_WIDTHS):
+    for index, width in enumerate(apparatus.widths):
         # a waveform stretched by fatigue, as a mixture of the fresh one and one stretched by half
         for part, stretch in ((1 - 2 * tired, 1.0), (2 * tired, 1.5)):
             weights = np.where(waveform == index, gain, 0.0)[:, units] * (1 + tired) * part
             trains = np.stack([np.bincount(columns, row, minlength=samples) for row in weights]).astype(np.float32)
-            potential = _action_potential(width * forearm.slowness * stretch)
+            potential = _action_potential(width * person.slowness * stretch, apparatus.rate)
             response = np.zeros(length, np.float32)
             response[: len(potential)] = potential
             response = np.roll(response, -(len(potential) // 2))
@@ -193,43 +302,40 @@ def _at_electrodes(forearm: Forearm, units: np.ndarray, times: np.ndarray, sampl
     return fft.irfft(spectrum, length)[:, :samples]
 
 
-def _volume_conductor(forearm: Forearm) -> tuple[np.ndarray, np.ndarray]:
+def _volume_conductor(person: Person) -> tuple[np.ndarray, np.ndarray]:
     """Amplitude (V) and index of the waveform of each unit at each electrode, both (electrodes, units)."""
-    electrodes = len(forearm.contact)
-    at = np.radians(forearm.rotation + 360 / electrodes * np.arange(electrodes))[:, None]
-    depth = forearm.radius - forearm.fat - forearm.unit_depth
-    angle = np.radians(forearm.unit_angle)
-    distance = np.hypot(
-        forearm.radius * np.cos(at) - depth * np.cos(angle), forearm.radius * np.sin(at) - depth * np.sin(angle)
-    )
+    distance = person.distances()
     rank = np.arange(1, UNITS_PER_MUSCLE + 1) / UNITS_PER_MUSCLE
-    size = np.tile(SIZE_RANGE ** (rank - 1), len(MUSCLES))
+    size = np.tile(SIZE_RANGE ** (rank - 1), distance.shape[1] // UNITS_PER_MUSCLE)
     return POTENTIAL * size * (REFERENCE_DISTANCE / distance) ** DISTANCE_POWER, np.digitize(distance, WIDTH_DISTANCES)
 
 
-def _action_potential(width: float) -> np.ndarray:
-    """Second derivative of a Gaussian of standard deviation `width` (s), peak 1, at `INNER_RATE`."""
-    half = int(np.ceil(5 * width * INNER_RATE))
-    t = np.arange(-half, half + 1) / INNER_RATE / width
+def _action_potential(width: float, rate: int = INNER_RATE) -> np.ndarray:
+    """Second derivative of a Gaussian of standard deviation `width` (s), peak 1, at `rate`."""
+    half = int(np.ceil(5 * width * rate))
+    t = np.arange(-half, half + 1) / rate / width
     return (1 - t**2) * np.exp(-(t**2) / 2)
 
 
-def _disturbances(forearm: Forearm, excitation: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Hum, baseline wander, motion artefacts and noise, V, (electrodes, samples at `INNER_RATE`)."""
-    electrodes = len(forearm.contact)
-    t = np.arange(samples) / INNER_RATE
+def _disturbances(
+    person: Person, excitation: np.ndarray, samples: int, rng: np.random.Generator, apparatus: Apparatus
+) -> np.ndarray:
+    """Hum, baseline wander, motion artefacts and noise, V, (electrodes, samples at the rate of the apparatus)."""
+    electrodes, rate = len(person.contact), apparatus.rate
+    t = np.arange(samples) / rate
     mains = 2 * np.pi * (50 + rng.normal(0, 0.03)) * t
     hum = np.sin(mains + rng.uniform(0, 6.3)) + 0.3 * np.sin(3 * mains + rng.uniform(0, 6.3))
-    x = rng.normal(0, forearm.noise, (electrodes, samples))
-    x += forearm.hum * rng.uniform(0.3, 1, (electrodes, 1)) * hum
-    knots = np.linspace(0, samples - 1, max(4, samples // INNER_RATE))
-    x += np.stack([np.interp(np.arange(samples), knots, rng.normal(0, forearm.wander, len(knots))) for _ in x])
+    x = rng.normal(0, person.noise, (electrodes, samples))
+    x += person.hum * rng.uniform(0.3, 1, (electrodes, 1)) * hum
+    knots = np.linspace(0, samples - 1, max(4, samples // rate))
+    x += np.stack([np.interp(np.arange(samples), knots, rng.normal(0, person.wander, len(knots))) for _ in x])
     # artefacts: at some of the moments when the drive changes, and now and then without a cause
     change = np.abs(np.diff(excitation, axis=1)).sum(axis=0)
-    moving = np.flatnonzero(rng.uniform(size=len(change)) < 0.15 * change / max(change.max(), 1e-9)) / CONTROL_RATE
+    chance = apparatus.looseness * change / max(change.max(), 1e-9)
+    moving = np.flatnonzero(rng.uniform(size=len(change)) < chance) / CONTROL_RATE
     for onset in np.concatenate([moving, rng.uniform(0, t[-1], rng.poisson(t[-1] / 20))]):
-        start = int(onset * INNER_RATE)
-        after = t[: min(INNER_RATE // 2, samples - start)]
+        start = int(onset * rate)
+        after = t[: min(rate // 2, samples - start)]
         bump = np.exp(-after / rng.uniform(0.03, 0.12)) * np.sin(2 * np.pi * rng.uniform(3, 25) * after)
         ring = np.abs((np.arange(electrodes) - rng.integers(electrodes) + electrodes / 2) % electrodes - electrodes / 2)
         x[:, start : start + len(after)] += rng.uniform(5e-5, 4e-4) * np.exp(-ring)[:, None] * bump

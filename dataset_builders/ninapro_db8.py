@@ -112,7 +112,9 @@ class NinaproDb8(NinaproBuilder):
         if hop > 1:
             frames = len(targets) // hop
             targets = targets[: frames * hop].reshape(frames, hop, -1).mean(axis=1)
-        return Signal(emg.T, self.file_rate(), targets=targets.astype(np.float32), notes=dict(+notes))
+        with np.errstate(over="ignore"):  # an infinite target is refused by name later
+            targets = targets.astype(np.float32)
+        return Signal(emg.T, self.file_rate(), targets=targets, notes=dict(+notes))
 
 
 def actuation(glove: np.ndarray) -> np.ndarray:

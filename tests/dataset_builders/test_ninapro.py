@@ -34,6 +34,7 @@ from dataset_builders.base import (
     make_builder,
     table_notes,
 )
+from tinymyo_hf.recording_formats import read_mat
 
 SMALL = {"window_length": 40, "stride": 20, "allow_missing": True}
 WRITERS = {5: write_small_db5, 6: write_small_db6, 7: write_small_db7, 8: write_small_db8}
@@ -195,19 +196,20 @@ def test_db5_reference_is_the_plain_computation(corpora):
     labels, repetitions = variables["restimulus"].ravel(), variables["rerepetition"].ravel()
     emg = np.concatenate([standard(variables["emg"]), np.zeros((40, 16))])
     expected = {"train": [], "validation": [], "test": []}
-    for start in range(0, len(labels) - 20, 20):
+    for start in range(0, len(labels) - 40 + 28, 28):
         for split, kept in zip(expected, ((1, 2, 5), (4, 6), (3,)), strict=True):
             if repetitions[start] in kept:
                 label = int(labels[start])
                 expected[split].append((start, label + 29 if label else 0, emg[start : start + 40].T))
     for split, rows in expected.items():
-        made = table(corpora[5], "S2_E3_A1", split, protocol="reference", **UNFILTERED)
+        made = table(corpora[5], "S2_E3_A1", split, protocol="reference", stride=28, **UNFILTERED)
         assert made["start"].to_pylist() == [start for start, _, _ in rows]
         assert made["label"].to_pylist() == [label for _, label, _ in rows]
         windows = np.array(made["input_values"].to_pylist(), np.float32)
         np.testing.assert_allclose(windows, np.stack([window for *_, window in rows]), atol=1e-5)
+    assert expected["validation"][-1][0] + 40 > len(labels)  # zero-padded
     starts = [start for start, _, _ in expected["test"]]
-    made = table(corpora[5], "S2_E3_A1", "test", protocol="reference")
+    made = table(corpora[5], "S2_E3_A1", "test", protocol="reference", stride=28)
     assert_filtered(made, starts, variables["emg"], 200, 20, 90)
 
 
@@ -241,6 +243,31 @@ def test_rest_without_a_repetition(db5):
     assert table_notes(joined["test"].schema) == {}
     notes = table_notes(table(db5, protocol="reference").schema)
     assert notes == {"samples that belong to no repetition, so to no split": 40 + 12 * 40}
+
+
+def test_movements_without_a_repetition_are_left_out(db5):
+    labels, repetitions = movement_track((1, 12), 6, 60, 40)
+    repetitions[640:655] = 0  # as movement 12 sets in
+    movement_file(db5 / "s1" / "S1_E1_A1.mat", 16, (labels, repetitions))
+    made = table(db5)
+    covered = {i for start in made["start"].to_pylist() for i in range(start, start + 40)}
+    assert covered & set(range(640, 740)) == set(range(655, 735))
+    assert table_notes(made.schema) == {"samples that belong to no repetition, so to no split": 40 + 15}
+
+
+def test_variables_that_are_not_needed_stay_packed(db5):
+    """Damage in one of them does not matter."""
+    path = db5 / "s1" / "S1_E1_A1.mat"
+    expected = table(db5)
+    variables = scipy.io.loadmat(path)
+    write_mat(path, {name: variables[name] for name in ("acc", "emg", "restimulus", "rerepetition")})
+    content = bytearray(path.read_bytes())
+    end_of_acc = 128 + 8 + int.from_bytes(content[132:136], "little")
+    content[end_of_acc - 4] ^= 1  # its checksum
+    path.write_bytes(content)
+    assert table(db5).equals(expected)
+    with pytest.raises(ValueError, match="damaged"):
+        read_mat(path)
 
 
 def test_lengths_that_differ(db5):

@@ -383,7 +383,7 @@ def _read_neighbour(path: Path) -> np.ndarray:
 
 
 def _shorter(emg_frames: int, audio_frames: int, notes: Counter) -> int:
-    """Frames that EMG and audio both have; what is cut off is noted."""
+    """Frames that EMG and audio both have; what is cut off is noted, but for the frame that the EMG lacks anyway."""
     notes["EMG frames after the end of the audio"] += max(0, emg_frames - audio_frames)
-    notes["audio frames after the end of the EMG"] += max(0, audio_frames - emg_frames)
+    notes["audio frames after the end of the EMG"] += max(0, audio_frames - emg_frames - 1)
     return max(0, min(emg_frames, audio_frames))

@@ -31,7 +31,9 @@ class NinaproDb5Config(EmgBuilderConfig):
     the transitions between rest and movement, but stay within a repetition: no sample is in two splits.
     "reference", the released code: repetitions 1, 2, 5 train, 4, 6 validation, 3 test. Windows lie on a grid over the
     recording, with label and repetition of their first sample, so that those at the border of two repetitions have
-    samples in both; the end is zero-padded. (The code also augments the training windows: see the training transforms.)
+    samples in both; the last is zero-padded. (The code goes on to the end of the grid, which adds up to
+    window_length / stride - 1 windows per file that are padding for the most part, and stores augmented copies of the
+    training windows; here augmentation belongs to training.)
     """
 
     name: str = "ninapro_db5"

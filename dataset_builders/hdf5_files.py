@@ -1,8 +1,9 @@
 """HDF5 files of recordings: whatever is wrong with one becomes an error that names file, dataset, field and fix.
 
-The library that reads HDF5 trusts a file further than a damaged one deserves: it loops for ever over a certain damage
-to the heap of texts, fills missing chunks with zeros, and reads other files of the disk where a dataset says so. These
-three are refused before it comes to that. A changed value in uncompressed samples shows nowhere; nobody can see it.
+The library that reads HDF5 trusts a file further than a damaged one deserves: it loops for ever over a damaged heap of
+texts, crashes while converting numbers of a damaged type, fills missing chunks with zeros, and reads other files of the
+disk where a dataset says so. These are refused before it comes to that. A changed value in uncompressed samples shows
+nowhere.
 """
 
 import contextlib
@@ -140,6 +141,9 @@ def _check_type(dataset: h5py.Dataset, fields: Fields, where: str) -> None:
                 f"{where}, field {name!r}: {kind.base} {kind.shape} in a row where {_KINDS[kinds[0]]} {shape} are "
                 f"expected; is it a file of this corpus?"
             )
+    # the library converts numbers whose type in the file is not numpy's, and trusts a damaged type while it does
+    if not dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype)):
+        raise RecordingError(f"{where}: its numbers are of a type that no computer uses: {_AGAIN}")
 
 
 _KINDS = {"f": "floating-point numbers", "i": "whole numbers", "u": "whole numbers", "S": "texts", "O": "texts"}
@@ -150,7 +154,7 @@ def _names(group: h5py.Group) -> str:
 
 
 def _check_heaps(path: Path) -> None:
-    """Walk the heaps of texts of variable length; the library hangs where a free stretch has a length of zero.
+    """Walk the heaps of texts of variable length: the library hangs where a length is zero, or so large that it wraps.
 
     Layout: HDF5 file format, III.E "Disk Format: Level 1E - Global Heap": signature, version, three zeros, size (8
     bytes); then objects of index (2), count (2), four zeros, size (8) and data padded to 8 bytes; the index 0 stands
@@ -165,7 +169,8 @@ def _check_heaps(path: Path) -> None:
             position, end = heap + 16, min(heap + size, len(content))
             while position + 16 <= end:
                 index, length = struct.unpack_from("<H6xQ", content, position)
-                if index == 0 and length == 0:
+                length = length if index == 0 else 16 + (length + 7) // 8 * 8
+                if not 0 < length <= end - position:
                     raise RecordingError(f"{path}: its heap of texts is damaged at byte {position}: {_AGAIN}")
-                position += length if index == 0 else 16 + (length + 7) // 8 * 8
+                position += length
             heap = content.find(_HEAP, heap + len(_HEAP))

@@ -367,3 +367,24 @@ def test_hdf5_that_claims_more_than_it_can_hold(tmp_path):
         file.create_dataset("emg", (8, 10**10), "f8", chunks=(8, 1000))  # never written: 640 GB of fill values
     with pytest.raises(RecordingError, match="emg claims 640000000000 bytes"):
         read_recording(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("before", ["", "# made by a device\n\n", "\ufeff"])
+@pytest.mark.parametrize("header", ["a,b,y\n", '"a","b","y"\n', ""])
+def test_tables_of_numbers_alone_read_as_any_other(tmp_path, end, before, header):
+    """The quick way (numbers only) and the careful one (here because of a missing cell) give the same values."""
+    rows = [f"{i % 7}.5,-{i}e-3,{i // 10}" for i in range(40)]
+    path = tmp_path / "a.csv"
+    found = []
+    for last in ("1,2,9", "1,,9"):
+        path.write_bytes(
+            (before + header + "\n".join([*rows[:20], "", *rows[20:], last, ""])).replace("\n", end).encode()
+        )
+        found.append(read_recording(path, label_column=2))
+    quick, careful = found
+    assert quick.columns == careful.columns == (("a", "b") if header else ("0", "1"))
+    np.testing.assert_array_equal(quick.signal[:, :-1], careful.signal[:, :-1])
+    np.testing.assert_array_equal(quick.signal[:, -1], [1, 2])
+    np.testing.assert_array_equal(quick.labels, careful.labels)
+    assert quick.labels.dtype == careful.labels.dtype == np.int64 and quick.labels[25] == 2

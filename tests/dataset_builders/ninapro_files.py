@@ -1,15 +1,19 @@
-"""Writers of small files in the layouts of the Ninapro databases, and of a DB5 of realistic length."""
+"""Writers of small files in the layouts of the Ninapro databases, and of a DB5 of realistic length; and their windows."""
 
 import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import scipy.io
+from datasets import Dataset, DatasetDict
+
+from dataset_builders.base import load_corpus, make_builder
 
 REPETITIONS = {"db5": 6, "db6": 12, "db7": 6}
 DB5_MOVEMENTS = {1: 12, 2: 17, 3: 23}
-DB6_GRASPS = (1, 3, 4, 6, 9, 10, 11)
+SMALL = {"window_length": 40, "stride": 20, "allow_missing": True}
 
 
 def movement_track(
@@ -152,3 +156,19 @@ def write_db5_tree(
             variables = {"emg": emg, "restimulus": track[0], "rerepetition": track[1]}
             write_mat(root / f"s{subject}" / f"S{subject}_E{exercise}_A1.mat", variables, "5")
     return root
+
+
+def load(number: int, root: Path | None, protocol: str = "paper", **options: object) -> DatasetDict:
+    """A small database as a dataset."""
+    return load_corpus(f"ninapro_db{number}", root, protocol=protocol, **SMALL | options)[0]
+
+
+def table(root: Path, name: str = "S1_E1_A1", split: str = "train", number: int = 5, **options: object) -> pa.Table:
+    """The windows that one recording gives to a split."""
+    builder = make_builder(f"ninapro_db{number}", root, **SMALL | options)
+    return builder.recording_table(next(r for r in builder.recordings if (r.name, r.split) == (name, split)))
+
+
+def values(part: Dataset) -> np.ndarray:
+    """Windows (n, channels, time)."""
+    return np.array(part["input_values"], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Writers of small files in the layouts of the Ninapro databases, and of a DB5 of realistic length; and their windows."""
+"""Writers of small files in the layouts of the Ninapro databases and of a DB5 of realistic length; their windows."""
 
 import zipfile
 from pathlib import Path

@@ -145,6 +145,7 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
         # `_info` may need the files to tell the number of channels, before the parent class has set its folders
         self._extracted = os.path.join(cache_dir, "extracted_emg") if cache_dir else None
         self.absent_subjects: tuple[str, ...] = ()
+        self._last_takes: tuple[Recording, list[tuple[Signal, np.ndarray]]] | None = None
         self.left_out: Counter[str] = Counter()  # by `list_recordings`, counted, for the dataset card
         super().__init__(*args, cache_dir=cache_dir, **kwargs)
 
@@ -272,27 +273,58 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
         """
         schema = self.info.features.arrow_schema
         tables, notes = [schema.empty_table()], Counter()
-        for signal in self.read_takes(recording):
+        for signal, processed in self._processed_takes(recording):
             try:
-                columns = self._columns(recording, signal, notes)
+                columns = self._columns(recording, signal, processed, notes)
             except SignalError as error:
                 raise RecordingError(str(error)) from error
             count = len(columns["start"])
             for name, feature in self.metadata_features().items():
                 columns[name] = pa.array([signal.metadata[name]] * count, feature.pa_type)
-            notes.update(signal.notes)
+            if self._reports_reading(recording):
+                notes.update(signal.notes)
             tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
         metadata = dict(schema.metadata or {}) | {NOTES: json.dumps(+notes).encode()}
         return pa.concat_tables(tables).replace_schema_metadata(metadata)
 
-    def _columns(self, recording: Recording, signal: Signal, notes: Counter) -> dict[str, pa.Array]:
+    def _processed_takes(self, recording: Recording) -> Iterable[tuple[Signal, np.ndarray]]:
+        """Each take with its labels at the rate of the processed signal, and that signal.
+
+        A recording shared out among splits by repetition is kept until another is asked for: whoever converts its
+        parts one after the other processes it once.
+        """
+        if recording.repetitions is None:
+            return self._process_takes(recording)
+        key = dataclasses.replace(recording, split="", repetitions=None)
+        if self._last_takes is None or self._last_takes[0] != key:
+            self._last_takes = key, list(self._process_takes(recording))
+        return self._last_takes[1]
+
+    def _process_takes(self, recording: Recording) -> Iterator[tuple[Signal, np.ndarray]]:
+        for signal in self.read_takes(recording):
+            where = recording.path or _take_name(recording, signal)
+            check_lengths(signal, where)
+            if self.selected_channels is not None:
+                signal = dataclasses.replace(signal, samples=signal.samples[self.selected_channels])
+            try:
+                processed = self.process(recording, signal)
+            except SignalError as error:
+                raise RecordingError(str(error)) from error
+            yield at_processed_rate(signal, processed.shape[1], self.config.target_hop, where), processed
+
+    def _reports_reading(self, recording: Recording) -> bool:
+        """Whether notes of reading count for this part of a recording: they would else be counted in every split."""
+        return recording.repetitions is None or self._first_parts[recording.name] == recording
+
+    @functools.cached_property
+    def _first_parts(self) -> dict[str, Recording]:
+        return {recording.name: recording for recording in reversed(self.recordings)}
+
+    def _columns(
+        self, recording: Recording, signal: Signal, processed: np.ndarray, notes: Counter
+    ) -> dict[str, pa.Array]:
         """Columns of one take, without those of `metadata_features`; adds to `notes`."""
-        name = f"{recording.name}/{signal.name}" if signal.name else recording.name
-        check_lengths(signal, recording.path or name)
-        if self.selected_channels is not None:
-            signal = dataclasses.replace(signal, samples=signal.samples[self.selected_channels])
-        processed = self.process(recording, signal)
-        signal = at_processed_rate(signal, processed.shape[1], self.config.target_hop, recording.path or name)
+        name = _take_name(recording, signal)
         if self.config.rows == "recordings":
             return chunk_columns(processed, signal, recording, self.config, self.info.features, name)
         windows = cut_windows(processed, signal, self.extractor, self.config, recording.repetitions, name)
@@ -311,6 +343,10 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
             "start": pa.array(windows.starts, pa.int64()),
         }
         return columns if windows.targets is None else columns | {"targets": nested_array(windows.targets)}
+
+
+def _take_name(recording: Recording, signal: Signal) -> str:
+    return f"{recording.name}/{signal.name}" if signal.name else recording.name
 
 
 def table_notes(schema: pa.Schema) -> Counter:

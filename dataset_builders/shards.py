@@ -5,6 +5,7 @@ are joined to one parquet file, a row group at a time. Memory is bounded by one 
 run had converted is not converted again. The bytes written depend on neither the number of processes nor interruptions.
 """
 
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -84,36 +85,61 @@ def shard_notes(file: Path) -> Counter:
     return table_notes(pq.read_schema(file))
 
 
+Job = list[tuple[int, int]]
+"""Recordings to convert together, as (number of the shard, position in it)."""
+
+
+def _plan_jobs(folder: Path, shards: list[Shard]) -> tuple[deque[Job], list[int]]:
+    """The conversions that are missing, and how many each shard waits for.
+
+    Recordings of one file (repetitions in several splits) are one job, because its signal is processed only once.
+    """
+    jobs: dict[object, Job] = {}
+    waiting = []
+    for number, shard in enumerate(shards):
+        missing = shard.missing(folder)
+        waiting.append(len(missing))
+        for index in missing:
+            path = shard.recordings[index].path
+            jobs.setdefault(path or (number, index), []).append((number, index))
+    return deque(jobs.values()), waiting
+
+
+def _finish(job: Job, waiting: list[int]) -> list[int]:
+    """Count a job as done; the shards that can be joined now."""
+    for number, _ in job:
+        waiting[number] -= 1
+    return sorted({number for number, _ in job if not waiting[number]})
+
+
 def _run_here(builder: EmgBuilder, folder: Path, shards: list[Shard], num_proc: int) -> Iterator[int]:
-    for shard in shards:
-        for index in shard.missing(folder):
-            yield _convert(builder, folder, shard, index)
-        yield _join(folder, shard)
+    jobs, waiting = _plan_jobs(folder, shards)
+    for number, count in enumerate(waiting):
+        if not count:
+            _join(folder, shards[number])
+    for job in jobs:
+        yield _convert(builder, folder, shards, job)
+        for number in _finish(job, waiting):
+            _join(folder, shards[number])
 
 
 def _run_in_processes(builder: EmgBuilder, folder: Path, shards: list[Shard], num_proc: int) -> Iterator[int]:
     """Few jobs are in flight at a time, so that shards are joined (and their parts removed) as soon as they can be."""
-    missing = [shard.missing(folder) for shard in shards]
-    waiting = [len(indices) for indices in missing]
-    conversions = deque((number, index) for number, indices in enumerate(missing) for index in indices)
+    jobs, waiting = _plan_jobs(folder, shards)
     joins = deque(number for number, count in enumerate(waiting) if not count)
-    running: dict[Future, int | None] = {}  # the number of the shard to which a running conversion belongs
+    running: dict[Future, Job] = {}
     with ProcessPoolExecutor(num_proc, initializer=_start_worker, initargs=(builder, folder, shards)) as pool:
         try:
-            while conversions or joins or running:
-                while (conversions or joins) and len(running) < 2 * num_proc:
+            while jobs or joins or running:
+                while (jobs or joins) and len(running) < 2 * num_proc:
                     if joins:
-                        running[pool.submit(_join_in_worker, joins.popleft())] = None
+                        running[pool.submit(_join_in_worker, joins.popleft())] = []
                     else:
-                        number, index = conversions.popleft()
-                        running[pool.submit(_convert_in_worker, number, index)] = number
+                        job = jobs.popleft()
+                        running[pool.submit(_convert_in_worker, job)] = job
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    number = running.pop(future)
                     yield future.result()
-                    if number is not None:
-                        waiting[number] -= 1
-                        if not waiting[number]:
-                            joins.append(number)
+                    joins.extend(_finish(running.pop(future), waiting))
         except BrokenProcessPool as error:
             raise PreparationError(
                 f"cannot go on with {folder}: a worker process was killed, as happens when memory runs out. What is "
@@ -140,9 +166,8 @@ def _start_worker(builder: EmgBuilder, folder: Path, shards: list[Shard]) -> Non
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _convert_in_worker(number: int, index: int) -> int:
-    builder, folder, shards = _worker
-    return _convert(builder, folder, shards[number], index)
+def _convert_in_worker(job: Job) -> int:
+    return _convert(*_worker, job)
 
 
 def _join_in_worker(number: int) -> int:
@@ -150,14 +175,15 @@ def _join_in_worker(number: int) -> int:
     return _join(folder, shards[number])
 
 
-def _convert(builder: EmgBuilder, folder: Path, shard: Shard, index: int) -> int:
-    """Write the part of a recording; returns how many were converted."""
-    table = builder.recording_table(shard.recordings[index])
-    path = shard.part(folder, index)
-    with disk_errors(folder):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: _write_arrow(table, temporary))
-    return 1
+def _convert(builder: EmgBuilder, folder: Path, shards: list[Shard], job: Job) -> int:
+    """Write the parts of a job; returns how many recordings were converted."""
+    for number, index in job:
+        table = builder.recording_table(shards[number].recordings[index])
+        path = shards[number].part(folder, index)
+        with disk_errors(folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, functools.partial(_write_arrow, table))
+    return len(job)
 
 
 def _write_arrow(table: pa.Table, path: Path) -> None:
@@ -166,7 +192,7 @@ def _write_arrow(table: pa.Table, path: Path) -> None:
 
 
 def _join(folder: Path, shard: Shard) -> int:
-    """Join the parts of a shard to one parquet file; returns how many recordings that converted: none."""
+    """Join the parts of a shard to one parquet file; returns how many recordings that converted, none."""
     parts = [shard.part(folder, index) for index in range(len(shard.recordings))]
     with disk_errors(folder):
         write_atomically(folder / shard.file, lambda temporary: _write_parquet(parts, temporary))

@@ -206,6 +206,7 @@ def test_spectrum_and_phones(corpus):
     assert np.array(row["input_values"]).shape == (8, 8 * frames) and len(row["targets"]) == frames
     assert notes["EMG frames after the end of the audio"] == round(1100 * RATIO) // 8 - 1 - frames
     assert notes["frames that the phone alignment does not cover, taken for silence"] == frames - int(0.6 * 22050 / 256)
+    assert set(row["phones"][int(0.6 * 22050 / 256) :]) == {names.index("sil")}
     audio, rate = soundfile.read(corpus / "emg_data" / NONPARALLEL / "5-19" / "0_audio_clean.flac")
     louder = np.array(row["targets"])[:, :60]  # up to 5 kHz, where resamplers agree
     again = mel_spectrum(scipy_signal.resample_poly(audio, 441, 320))[: len(louder), :60]
@@ -287,6 +288,13 @@ def info(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def state_samples(path, samples):
+    """Let the header of a FLAC file promise another length than it has."""
+    content = bytearray(path.read_bytes())
+    content[22:26] = samples.to_bytes(4, "big")
+    path.write_bytes(content)
+
+
 UTTERANCE = f"{VOICED}/5-4/1"
 
 
@@ -302,6 +310,7 @@ UTTERANCE = f"{VOICED}/5-4/1"
         ("1_emg.npy", lambda p: p.unlink(), ["1_info.json is there, 1_emg.npy is not"]),
         ("1_audio_clean.flac", lambda p: p.unlink(), ["1_audio_clean.flac", "no such file", "audio=False"]),
         ("1_audio_clean.flac", lambda p: p.write_bytes(p.read_bytes()[:9000]), ["1_audio_clean.flac", "truncated"]),
+        ("1_audio_clean.flac", lambda p: state_samples(p, 20000), ["1_audio_clean.flac", "truncated"]),
         ("1_audio_clean.flac", lambda p: p.write_text("no audio"), ["1_audio_clean.flac", "damaged"]),
         ("1_audio_clean.flac", lambda p: soundfile.write(p, np.zeros(9000), 8000), ["FLAC at 8000 Hz", "16000"]),
         ("1_audio_clean.flac", lambda p: soundfile.write(p, np.zeros(900), 16000), ["900 samples are too short"]),

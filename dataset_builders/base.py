@@ -25,6 +25,7 @@ from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
 from .archives import open_source
+from .checks import check_copies, check_recordings, keep_recordings
 from .chunks import chunk_columns, chunk_features
 from .config import EmgBuilderConfig, option_names
 from .content import UNLABELLED, Events, Recording, Signal, at_processed_rate, check_lengths
@@ -38,7 +39,7 @@ from .errors import (
     RecordingError,
     SplitError,
 )
-from .protocols import SPLITS, group_split, natural_key, subject_split
+from .protocols import SPLITS, group_split, subject_split
 from .windows import Windows, cut_windows, nested_array, window_features
 
 logger = datasets.utils.logging.get_logger(__name__)
@@ -180,11 +181,12 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
     def recordings(self) -> list[Recording]:
         """The recordings asked for, checked: each in one split, or shared out among splits by repetition."""
         recordings = self.list_recordings(self.root)
-        _check_recordings(recordings, self.name)
+        check_recordings(recordings, self.name)
+        check_copies(recordings, self.name)
         for field in ("subject", "session"):
             wanted = getattr(self.config, f"{field}s")
             if wanted is not None:
-                recordings = _keep(recordings, field, wanted, self.name)
+                recordings = keep_recordings(recordings, field, wanted, self.name)
         return recordings
 
     @functools.cached_property
@@ -446,27 +448,3 @@ def _load_prepared(
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         fix = "copy it again if files are missing or cut off, or prepare it again" if local else "check the name"
         raise LayoutError(f"{name} cannot be read as a prepared dataset ({error.__cause__ or error}): {fix}") from error
-
-
-def _keep(recordings: list[Recording], field: str, wanted: tuple[str, ...], corpus: str) -> list[Recording]:
-    present = {getattr(recording, field) for recording in recordings}
-    unknown = [value for value in wanted if value not in present]
-    if unknown:
-        known = ", ".join(sorted(present, key=natural_key))
-        raise ConfigError(f"{corpus}: no recording of {field} {', '.join(unknown)}; there are {known}")
-    return [recording for recording in recordings if getattr(recording, field) in wanted]
-
-
-def _check_recordings(recordings: list[Recording], corpus: str) -> None:
-    if not recordings:
-        raise LayoutError(f"{corpus}: no recording found")
-    kept: dict[str, set[int]] = {}
-    for recording in recordings:
-        if recording.name in kept and not (recording.repetitions and kept[recording.name]):
-            raise LayoutError(f"{corpus}: recording {recording.name} is listed twice: name each file once")
-        repetitions = set(recording.repetitions or ())
-        if shared := repetitions & kept.get(recording.name, set()):
-            raise SplitError(f"{corpus}: repetitions {sorted(shared)} of {recording.name} are in two splits")
-        kept[recording.name] = repetitions | kept.get(recording.name, set())
-    if not any(recording.split == "train" for recording in recordings):
-        raise SplitError(f"{corpus}: no recording is in the train split: assign some")

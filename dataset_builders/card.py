@@ -101,19 +101,7 @@ def _body(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> str:
         f"# {builder.name}",
         (builder.__doc__ or "").strip().split("\n")[0],
         _overview(builder),
-        _table(
-            (
-                "split",
-                "rows",
-                "hours of windows" if builder.config.rows == "windows" else "hours",
-                "recordings",
-                "subjects",
-            ),
-            [
-                (name, s.info.num_examples, f"{s.seconds / 3600:.2f}", len(s.recordings), len(s.subjects))
-                for name, s in counts.items()
-            ],
-        ),
+        _split_table(builder, counts),
         *_left_out(builder, counts),
         "## Use",
         '```python\nfrom datasets import load_dataset\n\ntrain = load_dataset("PATH_OR_REPOSITORY", split="train", '
@@ -139,6 +127,15 @@ def _body(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _split_table(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> str:
+    hours = "hours of windows" if builder.config.rows == "windows" else "hours"  # windows may overlap
+    rows = [
+        (name, s.info.num_examples, f"{s.seconds / 3600:.2f}", len(s.recordings), len(s.subjects))
+        for name, s in counts.items()
+    ]
+    return _table(("split", "rows", hours, "recordings", "subjects"), rows)
+
+
 def _overview(builder: EmgBuilder) -> str:
     config, extractor = builder.config, builder.extractor
     if config.rows == "windows":
@@ -161,6 +158,7 @@ def _overview(builder: EmgBuilder) -> str:
 def _left_out(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> list[str]:
     """What the reader would otherwise take to be there."""
     lines = [f"- {what}: {count}" for what, count in sorted(sum((s.notes for s in counts.values()), Counter()).items())]
+    lines += [f"- {what}: {count}" for what, count in sorted(builder.left_out.items())]
     if builder.absent_subjects:
         lines.append(f"- subjects of the protocol without a recording: {', '.join(builder.absent_subjects)}")
     for name in ("subjects", "sessions", "channels"):

@@ -15,10 +15,10 @@ from dataset_builders.base import (
     PreparationError,
     Recording,
     SplitError,
-    _check_recordings,
     load_corpus,
     make_builder,
 )
+from dataset_builders.checks import check_recordings
 from dataset_builders.content import Events, Signal, at_processed_rate
 from dataset_builders.windows import label_segments, nested_array
 
@@ -182,14 +182,26 @@ def test_nested_array_is_the_windows():
 def test_recordings_are_checked():
     train = Recording("", "a", "1", "", "train")
     with pytest.raises(LayoutError, match="no recording"):
-        _check_recordings([], "x")
+        check_recordings([], "x")
     with pytest.raises(LayoutError, match="a is listed twice"):
-        _check_recordings([train, dataclasses.replace(train, split="test")], "x")
+        check_recordings([train, dataclasses.replace(train, split="test")], "x")
     with pytest.raises(SplitError, match="train"):
-        _check_recordings([dataclasses.replace(train, split="test")], "x")
+        check_recordings([dataclasses.replace(train, split="test")], "x")
     halves = [
         dataclasses.replace(train, repetitions=(1, 2)),
         dataclasses.replace(train, split="test", repetitions=(2,)),
     ]
     with pytest.raises(SplitError, match=r"repetitions \[2\] of a"):
-        _check_recordings(halves, "x")
+        check_recordings(halves, "x")
+
+
+def test_copied_files_are_refused(uci_dir):
+    first = uci_dir / "01" / "1_raw_data_11-12_22.03.16.txt"
+    copy = uci_dir / "31" / "1_raw_data_11-12_22.03.16.txt"
+    copy.write_bytes(first.read_bytes())
+    with pytest.raises(LayoutError, match="01/1_raw.* and .*31/1_raw.* have the same content: remove the copy"):
+        _ = make_builder("uci_emg", uci_dir).recordings
+    content = bytearray(first.read_bytes())
+    content[-4] ^= 1  # another value in the last line only
+    copy.write_bytes(content)
+    assert len(make_builder("uci_emg", uci_dir).recordings) == 6

@@ -1,0 +1,68 @@
+"""Checks of a corpus's list of recordings: nothing twice, nothing in two splits."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from .content import Recording
+from .errors import ConfigError, LayoutError, SplitError
+from .protocols import natural_key
+
+_HEAD_BYTES = 1 << 16
+
+
+def check_recordings(recordings: Sequence[Recording], corpus: str) -> None:
+    """Raise unless each recording is listed once, or once per split with repetitions of its own, and some train."""
+    if not recordings:
+        raise LayoutError(f"{corpus}: no recording found")
+    kept: dict[str, set[int]] = {}
+    for recording in recordings:
+        if recording.name in kept and not (recording.repetitions and kept[recording.name]):
+            raise LayoutError(f"{corpus}: recording {recording.name} is listed twice: name each file once")
+        repetitions = set(recording.repetitions or ())
+        if shared := repetitions & kept.get(recording.name, set()):
+            raise SplitError(f"{corpus}: repetitions {sorted(shared)} of {recording.name} are in two splits")
+        kept[recording.name] = repetitions | kept.get(recording.name, set())
+    if not any(recording.split == "train" for recording in recordings):
+        raise SplitError(f"{corpus}: no recording is in the train split: assign some")
+
+
+def check_copies(recordings: Iterable[Recording], corpus: str) -> None:
+    """Raise if two files have the same content: a copy would count twice, or be trained and tested on.
+
+    Files of equal size are compared by their first bytes, and only where those agree as a whole.
+    """
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for path in {recording.path: None for recording in recordings if recording.path}:
+        by_size[os.path.getsize(path)].append(path)
+    for size, paths in by_size.items():
+        if len(paths) > 1 and size:
+            for alike in _alike(paths, _HEAD_BYTES):
+                for first, second, *_ in _alike(alike, None):
+                    raise LayoutError(f"{corpus}: {first} and {second} have the same content: remove the copy")
+
+
+def keep_recordings(
+    recordings: Sequence[Recording], field: str, wanted: tuple[str, ...], corpus: str
+) -> list[Recording]:
+    """The recordings whose `field` ("subject" or "session") is wanted; naming one that is not there is an error."""
+    present = {getattr(recording, field) for recording in recordings}
+    unknown = [value for value in wanted if value not in present]
+    if unknown:
+        known = ", ".join(sorted(present, key=natural_key))
+        raise ConfigError(f"{corpus}: no recording of {field} {', '.join(unknown)}; there are {known}")
+    return [recording for recording in recordings if getattr(recording, field) in wanted]
+
+
+def _alike(paths: list[str], length: int | None) -> list[list[str]]:
+    """Groups of files whose first `length` bytes (None: all) are the same."""
+    groups: dict[bytes, list[str]] = defaultdict(list)
+    for path in paths:
+        with open(path, "rb") as file:
+            if length is None:
+                digest = hashlib.file_digest(file, "sha256").digest()
+            else:
+                digest = hashlib.sha256(file.read(length)).digest()
+        groups[digest].append(path)
+    return [group for group in groups.values() if len(group) > 1]

@@ -36,11 +36,11 @@ def check_copies(recordings: Iterable[Recording], corpus: str) -> None:
     by_size: dict[int, list[str]] = defaultdict(list)
     for path in {recording.path: None for recording in recordings if recording.path}:
         by_size[os.path.getsize(path)].append(path)
-    for size, paths in by_size.items():
-        if len(paths) > 1 and size:
-            for alike in _alike(paths, _HEAD_BYTES):
-                for first, second, *_ in _alike(alike, None):
-                    raise LayoutError(f"{corpus}: {first} and {second} have the same content: remove the copy")
+    candidates = [alike for paths in by_size.values() if len(paths) > 1 for alike in _alike(paths, _HEAD_BYTES)]
+    copies = [group for alike in candidates for group in _alike(alike, None)]
+    if copies:
+        more = f" ({len(copies)} files have copies)" if len(copies) > 1 else ""
+        raise LayoutError(f"{corpus}: {copies[0][0]} and {copies[0][1]} have the same content{more}: remove the copies")
 
 
 def keep_recordings(

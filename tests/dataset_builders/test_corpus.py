@@ -199,7 +199,7 @@ def test_copied_files_are_refused(uci_dir):
     first = uci_dir / "01" / "1_raw_data_11-12_22.03.16.txt"
     copy = uci_dir / "31" / "1_raw_data_11-12_22.03.16.txt"
     copy.write_bytes(first.read_bytes())
-    with pytest.raises(LayoutError, match="01/1_raw.* and .*31/1_raw.* have the same content: remove the copy"):
+    with pytest.raises(LayoutError, match="01/1_raw.* and .*31/1_raw.* have the same content: remove the copies"):
         _ = make_builder("uci_emg", uci_dir).recordings
     content = bytearray(first.read_bytes())
     content[-4] ^= 1  # another value in the last line only

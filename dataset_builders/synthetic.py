@@ -16,6 +16,7 @@ import numpy as np
 from . import synthetic_events, synthetic_kinematics, synthetic_speech, synthetic_typing
 from .base import ConfigError, EmgBuilder, EmgBuilderConfig, Recording, Signal
 from .config import FROM_PROTOCOL
+from .emg2qwerty import CHARACTERS
 from .protocols import even_subject_split, repetition_split
 from .synthetic_anatomy import Block
 from .synthetic_gestures import CLASS_NAMES, GESTURES, simulate_gestures, simulate_recording
@@ -91,9 +92,10 @@ PRESETS: dict[str, Preset] = {
     "events": Preset("events", _RECORDINGS, WRISTBAND, class_names=synthetic_events.EVENT_NAMES),
     "typing": Preset(
         "events",
-        _RECORDINGS | {"num_channels": 32, "window_length": 8_000, "stride": 8_000},
+        _RECORDINGS | {"num_channels": 32, "chunk_length": 8_000, "window_length": 8_000, "stride": 8_000},
         WRISTBAND,
         bands=2,
+        class_names=CHARACTERS,
     ),
     "speech": Preset(
         "text",
@@ -187,7 +189,7 @@ class Synthetic(EmgBuilder):
         return self.preset.task
 
     def class_names(self) -> tuple[str, ...]:
-        """The simulated gestures."""
+        """The gestures, or the characters of "typing"."""
         return self.preset.class_names
 
     def target_names(self) -> tuple[str, ...]:
@@ -240,9 +242,9 @@ class Synthetic(EmgBuilder):
         for field in ("num_subjects", "num_sessions", "num_repetitions", "num_channels"):
             if not isinstance(getattr(config, field), int) or getattr(config, field) < 1:
                 raise ConfigError(f"synthetic: {field}={getattr(config, field)!r} must be a whole number of at least 1")
-        rate = self.preset.apparatus.rate
-        if rate % config.sampling_rate or config.sampling_rate != int(config.sampling_rate):
-            raise ConfigError(f"synthetic: sampling_rate={config.sampling_rate} must be a divisor of {rate} Hz")
+        rate, asked = self.preset.apparatus.rate, config.sampling_rate
+        if not isinstance(asked, (int, float)) or asked < 1 or asked != int(asked) or rate % asked:
+            raise ConfigError(f"synthetic: sampling_rate={asked!r} must be a divisor of {rate} Hz")
         if config.num_channels % self.preset.bands:
             raise ConfigError(
                 f"synthetic: num_channels={config.num_channels} must be a multiple of {self.preset.bands}, the number "

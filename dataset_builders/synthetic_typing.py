@@ -4,16 +4,17 @@ A key belongs to a finger; its row and column decide how far the finger bends, l
 typed with the other hand's shift, slips are corrected with backspace, a sentence ends with enter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from string import ascii_lowercase
 
 import numpy as np
 
 from .content import Events, Signal
+from .emg2qwerty import BACKSPACE, ENTER, SHIFT, SPACE
 from .synthetic_anatomy import FINGER_MUSCLES, Block
 from .synthetic_signals import CONTROL_RATE, WRISTBAND, add_burst, drives_of, in_steps, simulate_emg, with_tone
-from .synthetic_text import random_sentence
+from .synthetic_text import PARTS, random_sentence
 
-SPACE, BACKSPACE, ENTER, SHIFT = " ", "⌫", "⏎", "⇧"
 LEFT, RIGHT = 0, 1
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 COLUMNS: tuple[tuple[int, str, int, str], ...] = (
@@ -36,13 +37,14 @@ FLEX = (0.15, 0.3, 0.4, 0.5)  # of the flexors, by row from the top
 LIFT = (0.45, 0.25, 0.08, 0.05)  # of the extensor before the stroke
 TURN = 10.0  # degrees by which people place the wristbands differently
 INTERVAL = (0.14, 0.26)  # s between keys, from person to person
+HOLD = (0.06, 0.11)  # s for which a key is down
 SLIPS = 0.02  # of the letters
 PAUSE = (0.5, 1.2)  # s between sentences
 
 
 @dataclass(frozen=True)
 class Key:
-    """Where a key lies: hand, index in `FINGERS`, row from the top (digits 0, home row 2), columns inwards."""
+    """Where a key lies: hand, finger (index in `FINGERS`), row (digits 0, home row 2), reach (columns inwards)."""
 
     hand: int
     finger: int
@@ -77,12 +79,12 @@ def simulate_typing(block: Block) -> Signal:
     Returns:
         samples int16 (channels, time) in steps of 10 uV, those of the left wrist first; both bands count their
         electrodes from the palm side towards the thumb. Events are keys from press to release, named by the character
-        they make; the text is what was to be typed.
+        they make, as in emg2qwerty.
     """
     person, day, now = block.person(), block.day(), block.now()
     wearers = [block.wearer(person, day, block.num_channels // 2, TURN) for _ in (LEFT, RIGHT)]
     style = person.lognormal(0, 0.15, (2, len(FINGERS), len(FINGER_MUSCLES)))
-    sentences, strokes = _type(block.duration, person.uniform(*INTERVAL), now)
+    strokes = _type(block.duration, person.uniform(*INTERVAL), now)
     excitation = np.zeros((2, len(FINGER_MUSCLES), round(block.duration * CONTROL_RATE)))
     for stroke in strokes:
         key = stroke.key
@@ -103,7 +105,6 @@ def simulate_typing(block: Block) -> Signal:
         events=Events(
             tuple(stroke.name for stroke in strokes), starts * block.sampling_rate, ends * block.sampling_rate
         ),
-        text="\n".join(sentences),
         step=1.0,
     )
 
@@ -138,59 +139,55 @@ def _strokes_of(key: Key) -> np.ndarray:
 STROKES = {key: _strokes_of(key) for key in (*KEYS.values(), LEFT_SHIFT)}
 
 
-def _type(duration: float, interval: float, rng: np.random.Generator) -> tuple[list[str], list[Stroke]]:
-    """Sentences as they were to be typed, and the strokes, in order of their starts, that fit into `duration`."""
-    sentences, strokes, time = [], [], rng.uniform(*PAUSE)
+def _type(duration: float, interval: float, rng: np.random.Generator) -> list[Stroke]:
+    """Sentence after sentence: the strokes that fit into `duration`, in order of their starts."""
+    strokes, time = [], rng.uniform(*PAUSE)
     while True:
-        sentence = _written(rng)
-        typed, time = _type_sentence(sentence + ENTER, time, interval, rng)
+        typed, time = _timed(_keystrokes(_written(rng) + ENTER, rng), time, interval, rng)
         fitting = [stroke for stroke in typed if stroke.end < duration - 0.1]
-        sentences.append(sentence)
-        strokes += sorted(fitting, key=lambda stroke: stroke.start)
+        strokes += fitting
         if len(fitting) < len(typed):
-            return sentences, strokes
+            return strokes
         time += rng.uniform(*PAUSE)
 
 
 def _written(rng: np.random.Generator) -> str:
     """A sentence with capital, punctuation and, now and then, a number."""
     words = random_sentence(rng)
+    end = "?" if words[0] == "who" else rng.choice([".", ".", ".", "!"])
+    if rng.uniform() < 0.2:
+        words.insert(0, f"{rng.choice(PARTS['adverb'])},")
     if rng.uniform() < 0.15:
         words.append(str(rng.integers(1, 3000)))
-    comma = ", " if rng.uniform() < 0.2 else " "
-    text = words[0] + comma + " ".join(words[1:]) if len(words) > 6 else " ".join(words)
-    return text[0].upper() + text[1:] + ("?" if words[0] == "who" else rng.choice([".", ".", ".", "!"]))
+    text = " ".join(words)
+    return text[0].upper() + text[1:] + end
 
 
-def _type_sentence(text: str, time: float, interval: float, rng: np.random.Generator) -> tuple[list[Stroke], float]:
-    """The strokes of a text that begins at `time`, and the time after it."""
-    strokes: list[Stroke] = []
-    previous: Key | None = None
-
-    def stroke(name: str, key: Key, hold: float) -> None:
-        nonlocal time, previous
-        if previous is not None:
-            same_finger = (previous.hand, previous.finger) == (key.hand, key.finger)
-            factor = 1.25 if same_finger else 1.0 if previous.hand == key.hand else 0.85
-            time += interval * factor * rng.lognormal(0, 0.2)
-        strokes.append(Stroke(name, key, time, time + hold))
-        previous = key
-
-    letters = "abcdefghijklmnopqrstuvwxyz"
+def _keystrokes(text: str, rng: np.random.Generator) -> list[tuple[str, Key]]:
+    """What is typed and with which key, shifts before what they shift, slips and their corrections included."""
+    typed = []
     for character in text:
-        if character in letters and rng.uniform() < SLIPS:
-            slip = letters[rng.integers(len(letters))]
-            stroke(slip, KEYS[slip], rng.uniform(0.06, 0.11))
-            stroke(BACKSPACE, KEYS[BACKSPACE], rng.uniform(0.06, 0.11))
-        base = SHIFTED.get(character, character.lower() if character.isalpha() else character)
-        key = KEYS[base]
+        if character in ascii_lowercase and rng.uniform() < SLIPS:
+            slip = ascii_lowercase[rng.integers(len(ascii_lowercase))]
+            typed += [(slip, KEYS[slip]), (BACKSPACE, KEYS[BACKSPACE])]
+        base = SHIFTED.get(character, character.lower())
         if base != character:
-            shift = LEFT_SHIFT if key.hand == RIGHT else KEYS[SHIFT]
-            stroke(SHIFT, shift, 0.0)
-            shift_at = len(strokes) - 1
-            stroke(character, key, rng.uniform(0.06, 0.11))
-            held = strokes[shift_at]
-            strokes[shift_at] = Stroke(SHIFT, shift, held.start, strokes[-1].end + 0.02)
-        else:
-            stroke(character, key, rng.uniform(0.06, 0.11))
-    return strokes, time + interval
+            typed.append((SHIFT, LEFT_SHIFT if KEYS[base].hand == RIGHT else KEYS[SHIFT]))
+        typed.append((character, KEYS[base]))
+    return typed
+
+
+def _timed(
+    typed: list[tuple[str, Key]], time: float, interval: float, rng: np.random.Generator
+) -> tuple[list[Stroke], float]:
+    """Strokes in order of their starts, the first at `time`, and the time after the last."""
+    strokes = []
+    for (name, key), (_, following) in zip(typed, [*typed[1:], typed[-1]], strict=True):
+        strokes.append(Stroke(name, key, time, time + rng.uniform(*HOLD)))
+        same_finger = (key.hand, key.finger) == (following.hand, following.finger)
+        factor = 1.25 if same_finger else 1.0 if key.hand == following.hand else 0.85
+        time += interval * factor * rng.lognormal(0, 0.2)
+    for index, stroke in enumerate(strokes):
+        if stroke.name == SHIFT:  # held until after the key it shifts
+            strokes[index] = replace(stroke, end=strokes[index + 1].end + 0.02)
+    return strokes, time

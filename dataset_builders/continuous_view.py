@@ -12,16 +12,15 @@ from functools import cached_property
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import torch
 
 from .errors import ConfigError, DataError
+from .stored_rows import KNOWN_COLUMNS, Row, RowBatch
 from .torch_view import part_of_this_worker, split_by_node
 
 ItemTransform = Callable[[dict], dict]
 """Maps an item to an item, e.g. to turn events into labels or to augment `input_values`."""
 
-KNOWN_COLUMNS = {"input_values", "scale", "events", "targets", "phones", "recording", "start", "recording_length"}
 IGNORED_LABEL = -100  # what the losses of the library leave out
 
 
@@ -68,25 +67,6 @@ class Cutting:
     def extent(self, window: tuple[int, int], length: int) -> tuple[int, int]:
         """The window with its context."""
         return max(window[0] - self.context[0], 0), min(window[1] + self.context[1], length)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One stored row: a stretch of a recording. Fields the dataset does not have are None."""
-
-    recording: str
-    start: int
-    recording_length: int
-    samples: np.ndarray  # float32 (channels, time)
-    events: list[dict] | None
-    targets: np.ndarray | None  # (frames, outputs)
-    phones: np.ndarray | None  # (frames,)
-    others: dict
-
-    @property
-    def stop(self) -> int:
-        """The sample after the last."""
-        return self.start + self.samples.shape[1]
 
 
 class _Cut:
@@ -154,6 +134,13 @@ class _Cut:
         """Frames of the window itself; with jitter, from the frame in which it begins."""
         hop = self.target_hop
         frames = np.concatenate([getattr(row, name) for row in rows])
+        if self.cutting.window_length is None:
+            return frames
+        if len(frames) != rows[-1].stop // hop - rows[0].start // hop:
+            raise DataError(
+                f"{rows[0].recording}: its {name} are not aligned with its samples, a frame per {hop}: take recordings "
+                "whole (window_length=None), leave such recordings out, or correct target_hop"
+            )
         first = window[0] // hop - rows[0].start // hop
         return frames[first : first + (window[1] - window[0]) // hop]
 
@@ -187,12 +174,12 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
     ):
         super().__init__(hf_dataset.features, cutting, columns, transform, target_hop, seed)
         self.hf_dataset = hf_dataset
-        self._view = hf_dataset.select_columns(self.read_columns).with_format("arrow")
         starts = np.asarray(hf_dataset.data.column("start"))
         lengths = np.asarray(hf_dataset.data.column("recording_length"))
-        if hf_dataset._indices is not None:
-            order = hf_dataset._indices.column(0).to_numpy()
-            starts, lengths = starts[order], lengths[order]
+        indices = hf_dataset._indices
+        self._order = None if indices is None else indices.column(0).to_numpy()  # of the rows in the table
+        if self._order is not None:
+            starts, lengths = starts[self._order], lengths[self._order]
         self._row_starts = starts
         self._first_rows = np.flatnonzero(starts == 0)
         if len(starts) and (starts[0] or (np.diff(starts) <= 0).sum() != len(self._first_rows) - 1):
@@ -215,10 +202,21 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
         window = self.cutting.window(index - int(self._first_windows[recording]), length, self._generator(index))
         return self._item(self._rows_with(recording, *self.cutting.extent(window, length)), window)
 
+    def __getstate__(self) -> dict:
+        # views into the mapped file are made anew in a worker process, not sent to it
+        return {name: value for name, value in self.__dict__.items() if name != "_batches"}
+
     @cached_property
-    def recording_names(self) -> list[str]:
-        """Names of the recordings, in order."""
-        return self.hf_dataset.select(self._first_rows)["recording"][:]
+    def _batches(self) -> tuple[list[RowBatch], np.ndarray]:
+        """The record batches of the table, and the first row of each."""
+        batches = self.hf_dataset.data.table.select(self.read_columns).to_batches()
+        return [RowBatch(batch) for batch in batches], np.cumsum([0, *map(len, batches)])
+
+    def _row(self, index: int) -> Row:
+        batches, first_rows = self._batches
+        row = index if self._order is None else int(self._order[index])
+        number = int(np.searchsorted(first_rows, row, side="right")) - 1
+        return batches[number].row(row - int(first_rows[number]))
 
     def _rows_with(self, recording: int, first: int, last: int) -> list[Row]:
         """The rows of a recording that hold samples `first` to `last` - 1."""
@@ -228,7 +226,7 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
         starts = self._row_starts[begin:end]
         low = begin + int(np.searchsorted(starts, first, side="right")) - 1
         high = begin + int(np.searchsorted(starts, last, side="left"))
-        rows = list(decode_rows(self._view[low:high]))
+        rows = [self._row(index) for index in range(low, high)]
         if any(a.stop != b.start for a, b in zip(rows, rows[1:], strict=False)) or rows[-1].stop < last:
             raise DataError(f"{rows[0].recording}: rows are missing; select and filter whole recordings only")
         return rows
@@ -268,7 +266,7 @@ class IterableContinuousDataset(_Cut, torch.utils.data.IterableDataset):
         buffer: deque[Row] = deque()
         number = index = 0  # of the recording, of its next window
         for table in part.iter(batch_size=1):
-            for row in decode_rows(table):
+            for row in (RowBatch(batch).row(i) for batch in table.to_batches() for i in range(len(batch))):
                 if buffer and (row.recording != buffer[0].recording or row.start == 0):
                     buffer.clear()
                     number, index = number + 1, 0
@@ -286,32 +284,6 @@ class IterableContinuousDataset(_Cut, torch.utils.data.IterableDataset):
                     index += 1
 
 
-def decode_rows(table: pa.Table) -> Iterator[Row]:
-    """The rows of a table with the columns of `chunks.chunk_features`; samples as float32, views where possible."""
-    for batch in table.to_batches():
-        cells = {name: batch.column(name) for name in batch.schema.names}
-        lists = cells["input_values"].flatten()
-        offsets, values = lists.offsets.to_numpy(), lists.values.to_numpy()
-        channels = cells["input_values"].type.list_size
-        for i in range(len(batch)):
-            samples = values[offsets[i * channels] : offsets[(i + 1) * channels]].reshape(channels, -1)
-            if "scale" in cells:
-                samples = samples * np.float32(cells["scale"][i].as_py())
-            targets = cells["targets"][i].values if "targets" in cells else None
-            yield Row(
-                recording=cells["recording"][i].as_py(),
-                start=cells["start"][i].as_py(),
-                recording_length=cells["recording_length"][i].as_py(),
-                samples=samples,
-                events=cells["events"][i].as_py() if "events" in cells else None,
-                targets=None
-                if targets is None
-                else targets.flatten().to_numpy(zero_copy_only=False).reshape(len(targets), -1),
-                phones=cells["phones"][i].values.to_numpy(zero_copy_only=False) if "phones" in cells else None,
-                others={name: cell[i].as_py() for name, cell in cells.items() if name not in KNOWN_COLUMNS},
-            )
-
-
 def collate_continuous(items: Sequence[dict]) -> dict:
     """Pad items to one batch.
 
@@ -321,10 +293,12 @@ def collate_continuous(items: Sequence[dict]) -> dict:
     """
     signals = [item["input_values"] for item in items]
     longest = max(signal.shape[-1] for signal in signals)
-    batch: dict = {
-        "input_values": torch.stack([torch.nn.functional.pad(s, (0, longest - s.shape[-1])) for s in signals]),
-        "attention_mask": torch.stack([(torch.arange(longest) < s.shape[-1]).long() for s in signals]),
-    }
+    padded = signals[0].new_zeros(len(signals), len(signals[0]), longest)
+    mask = torch.zeros(len(signals), longest, dtype=torch.long)
+    for i, signal in enumerate(signals):
+        padded[i, :, : signal.shape[-1]] = signal
+        mask[i, : signal.shape[-1]] = 1
+    batch: dict = {"input_values": padded, "attention_mask": mask}
     for name in items[0].keys() - {"input_values"}:
         values = [item[name] for item in items]
         if name in ("labels", "phones", "targets") and torch.is_tensor(values[0]):

@@ -151,7 +151,7 @@ def test_windows_with_context(stored, tmp_path, length, stride, context):
 
 def test_events_between_samples_belong_to_one_window_at_most(stored):
     """An event between the last sample of a window and the first of the next is in neither, as in the reference."""
-    items = list(ContinuousDataset(stored, Cutting(100, 100)))
+    items = list(ContinuousDataset(stored, Cutting(100, 100), target_hop=HOP))
     for name, length in LENGTHS.items():
         found = sum(len(item["event_names"]) for item in items if item["recording"] == name)
         covered = max(length // 100 * 100, min(length, 100))
@@ -186,12 +186,12 @@ def test_select_shuffle_and_workers(stored):
         ContinuousDataset(stored.shuffle(seed=0), Cutting(100))
     torn = stored.filter(lambda row: row["start"] != 300)
     with pytest.raises(DataError, match="rows are missing"):
-        list(ContinuousDataset(torn, Cutting(100, 20)))
+        list(ContinuousDataset(torn, Cutting(100, 20), target_hop=HOP))
 
 
 def test_streaming_workers_share_recordings(tmp_path):
     stream = toy(tmp_path).as_streaming_dataset(split="train")
-    view = IterableContinuousDataset(stream, Cutting(100, 100))
+    view = IterableContinuousDataset(stream, Cutting(100, 100), target_hop=HOP)
     loader = torch.utils.data.DataLoader(view, batch_size=None, num_workers=2)
     seen = sorted((item["recording"], item["start"]) for item in loader)
     assert seen == sorted((name, first) for name, first, _, _ in expected_windows(100, 100, (0, 0)))

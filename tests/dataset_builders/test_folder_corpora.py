@@ -14,7 +14,7 @@ from trainers.baselines import make_classifiers, time_domain_features
 
 GUIDE = Path(__file__).parents[2] / "docs/corpora-through-emg-folder.md"
 OPTIONS = {"normalization": "none", "gain": 0.05}
-ORDER = ["neutral", "radial deviation", "wrist flexion", "ulnar deviation", "wrist extension"] + ["hand close", "hand open"]
+ORDER = (
     "neutral",
     "radial deviation",
     "wrist flexion",

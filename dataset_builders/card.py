@@ -174,7 +174,7 @@ def _columns(builder: EmgBuilder) -> str:
     known = {
         "input_values": f"{config.sample_type} (channels, samples){scale}",
         "label": ", ".join(f"{i} {name}" for i, name in enumerate(builder.class_names())),
-        "targets": f"float32 (frames, outputs){hop}: {', '.join(builder.target_names())}",
+        "targets": f"float32 (frames, outputs){hop}: {_listed(builder.target_names())}",
         "events": "name, and start and end in samples of the recording, of what starts in the row",
         "text": "what was said in the recording",
         "phones": f"id of the phone in each frame{hop}",
@@ -187,6 +187,11 @@ def _columns(builder: EmgBuilder) -> str:
     }
     own = {name: f"{feature.dtype}, as the corpus states it" for name, feature in builder.metadata_features().items()}
     return "\n".join(f"- `{name}`: {text}" for name, text in (known | own).items() if name in names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """All names, or of many the first and the last."""
+    return ", ".join(names) if len(names) <= 24 else f"{names[0]}, ..., {names[-1]} ({len(names)} in all)"
 
 
 def _class_table(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> list[str]:
@@ -214,9 +219,14 @@ def _preprocessing(builder: EmgBuilder) -> str:
         "center_sample": "A window has the label of its middle sample.",
     }
     rule = labels.get(builder.config.window_labels, "") if builder.task() == "classification" else ""
+    changes = "" if extractor.filter_rate is None else f", at {extractor.filter_rate:g} Hz and then resampled"
+    if extractor.gain != 1:
+        changes += f"; times {extractor.gain:g}"
+    if extractor.soft_limit is not None:
+        changes += f"; softly limited to {extractor.soft_limit:g}"
     return (
         f"Band-pass {band} (Butterworth, order {extractor.band_pass_order}), notch {notches} (Q "
-        f"{extractor.notch_quality:g}), {extractor.filter_mode}; normalisation {extractor.normalization} over the "
+        f"{extractor.notch_quality:g}), {extractor.filter_mode}{changes}; normalisation {extractor.normalization} over the "
         f"{extractor.normalization_scope}. {rule} The exact settings are in `preprocessor_config.json`, which "
         "`TinyMyoFeatureExtractor.from_pretrained` reads."
     )

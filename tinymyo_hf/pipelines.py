@@ -148,7 +148,7 @@ class EmgClassificationPipeline(ChunkPipeline):
         if sampling_rate is None:
             raise SignalError(
                 f"{name}: its sampling rate is not known; pass sampling_rate (in Hz; the model was trained at "
-                f"{self.feature_extractor.sampling_rate:g} Hz)"
+                f"{self.feature_extractor.recording_rate:g} Hz)"
             )
         shape = np.shape(inputs)
         if channels is not None and len(shape) == 2 and shape[0] != channels:

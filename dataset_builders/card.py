@@ -226,8 +226,8 @@ def _preprocessing(builder: EmgBuilder) -> str:
         changes += f"; softly limited to {extractor.soft_limit:g}"
     return (
         f"Band-pass {band} (Butterworth, order {extractor.band_pass_order}), notch {notches} (Q "
-        f"{extractor.notch_quality:g}), {extractor.filter_mode}{changes}; normalisation {extractor.normalization} over the "
-        f"{extractor.normalization_scope}. {rule} The exact settings are in `preprocessor_config.json`, which "
+        f"{extractor.notch_quality:g}), {extractor.filter_mode}{changes}; normalisation {extractor.normalization} over "
+        f"the {extractor.normalization_scope}. {rule} The exact settings are in `preprocessor_config.json`, which "
         "`TinyMyoFeatureExtractor.from_pretrained` reads."
     )
 

@@ -13,6 +13,7 @@ figures compare with published ones.
 
 import re
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,17 @@ from tinymyo_hf.recordings import read_recording
 from tinymyo_hf.signal import SignalError
 
 from .archives import find_root
-from .base import UNLABELLED, EmgBuilder, EmgBuilderConfig, Recording, RecordingError, Signal
+from .base import (
+    UNLABELLED,
+    Download,
+    EmgBuilder,
+    EmgBuilderConfig,
+    Recording,
+    RecordingError,
+    Signal,
+    SplitError,
+    logger,
+)
 from .protocols import natural_key
 
 CHANNELS = tuple(f"channel{i}" for i in range(1, 9))
@@ -36,9 +47,16 @@ SUBJECTS = {
 }
 
 
+SERIES_SPLITS = {"1": "train", "2": "test"}
+"""Split of each series in the protocol "within_subject"."""
+
+
 @dataclass
 class UciEmgConfig(EmgBuilderConfig):
     """200-sample windows with stride 100 by default; the other published setting is 1000 with stride 250.
+
+    "paper": subjects 1-24 train, 25-30 validation, 31-36 test.
+    "within_subject": of every subject who has both, series 1 train and series 2 test, for models of one person each.
 
     Copies of the corpus that lack a few files are common, so subjects without files are a warning here, not an error.
     """
@@ -48,9 +66,10 @@ class UciEmgConfig(EmgBuilderConfig):
 
 
 class UciEmg(EmgBuilder):
-    """UCI "EMG data for gestures": 8 channels, 6 gestures; subjects 1-24 train, 25-30 validation, 31-36 test."""
+    """UCI "EMG data for gestures": 8 channels, 6 gestures; split by subject, or by series within each subject."""
 
     BUILDER_CONFIG_CLASS = UciEmgConfig
+    PROTOCOLS = ("paper", "within_subject")
     HOMEPAGE = "https://archive.ics.uci.edu/dataset/481"
     LICENSE = "cc-by-4.0"
     CITATION = (
@@ -58,6 +77,11 @@ class UciEmg(EmgBuilder):
         "sEMG-Interfaces. Sensors 18(4):1122, 2018. doi:10.3390/s18041122"
     )
     LAYOUT = "folders 01 to 36, each with files such as 1_raw_data_13-12_22.03.16.txt"
+    DOWNLOADS = (
+        Download(
+            "https://archive.ics.uci.edu/static/public/481/emg+data+for+gestures.zip", "emg_data_for_gestures.zip"
+        ),
+    )
 
     def class_names(self) -> tuple[str, ...]:
         """The gestures, named as on the dataset's page."""
@@ -77,9 +101,16 @@ class UciEmg(EmgBuilder):
     def list_recordings(self, root: Path) -> list[Recording]:
         """Every series file; the session is the series number in front of its name."""
         files = _series_files(find_root(root, lambda folder: bool(_series_files(folder)), self.LAYOUT))
-        split_of = self.split_subjects({subject for subject, _, _ in files}, SUBJECTS)
+        present = {subject for subject, _, _ in files}
+        if self.config.protocol == "within_subject":
+            self.split_subjects(present, {"train": tuple(chain.from_iterable(SUBJECTS.values()))})
+            files = self._with_both_series(files)
+            split_of = {(subject, session): SERIES_SPLITS[session] for subject, session, _ in files}
+        else:
+            by_subject = self.split_subjects(present, SUBJECTS)
+            split_of = {(subject, session): by_subject[subject] for subject, session, _ in files}
         return [
-            Recording(str(path), f"{subject}/{path.name}", subject, session, split_of[subject])
+            Recording(str(path), f"{subject}/{path.name}", subject, session, split_of[subject, session])
             for subject, session, path in files
         ]
 
@@ -88,6 +119,22 @@ class UciEmg(EmgBuilder):
         samples, classes = _read_series(Path(recording.path), recording.name)
         labels = np.where((classes >= 1) & (classes <= 6), classes - 1, UNLABELLED)
         return Signal(samples, self.config.sampling_rate, labels)
+
+    def _with_both_series(self, files: list[tuple[str, str, Path]]) -> list[tuple[str, str, Path]]:
+        """The files of the two series of the subjects who have both."""
+        series: dict[str, set[str]] = {}
+        for subject, session, _ in files:
+            series.setdefault(subject, set()).add(session)
+        complete = {subject for subject, present in series.items() if present >= SERIES_SPLITS.keys()}
+        left_out = sorted(series.keys() - complete)
+        if not complete:
+            raise SplitError(f"{self.config.data_dir}: no subject has series 1 and 2: complete the corpus")
+        if left_out:
+            self.absent_subjects = tuple(sorted({*self.absent_subjects, *left_out}))
+            logger.warning(
+                f"{self.config.data_dir}: subjects {', '.join(left_out)} lack series 1 or 2; going on without them"
+            )
+        return [file for file in files if file[0] in complete and file[1] in SERIES_SPLITS]
 
 
 def _series_files(root: Path) -> list[tuple[str, str, Path]]:

@@ -1,0 +1,250 @@
+"""emg2pose: 193 people, a wristband of 16 channels at 2 kHz, joint angles of the hand from motion capture, 370 hours.
+
+Source: https://github.com/facebookresearch/emg2pose (CC BY-NC-SA 4.0); Salter et al., NeurIPS 2024, arXiv:2412.02725.
+
+Raw layout, as downloaded (`emg2pose_dataset.tar`, 431 GiB; `emg2pose_dataset_mini.tar`, 600 MiB): 25,253 files
+SESSION_SIDE.hdf5, each about a minute of one hand, with the group `emg2pose` (attributes session, user, stage, side,
+sample_rate) and in it the compound dataset `timeseries`: `time` f8 in seconds, `emg` f4[16], `joint_angles` f4[20] in
+radians. Beside them `metadata.csv` (also apart, as `emg2pose_metadata.csv`) with a line per file: filename, session,
+user, stage, side, moving_hand, split (train, val or test), generalization and more.
+
+Splits are those of metadata.csv. They share people by design: `generalization` says what is new in a file of the
+validation and test splits, the user, the stage (what the hands do), or both ("user", "stage", "user_stage").
+
+The motion capture fails at times; all 20 angles are 0 then. Such frames are NaN here, and counted.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import datasets
+import numpy as np
+
+from .base import Download, EmgBuilder, EmgBuilderConfig, Recording, Signal, logger
+from .config import FROM_PROTOCOL
+from .errors import LayoutError, RecordingError
+from .hdf5_files import check_timestamps, open_group, read_fields
+from .protocols import natural_key, split_name
+from .reality_labs import GAPS, SAMPLING_RATE, find_files
+
+GROUP, SERIES = "emg2pose", "timeseries"
+NUM_CHANNELS = 16
+METADATA_FILES = ("metadata.csv", "emg2pose_metadata.csv")
+FINGERS = ("index", "middle", "ring", "little")
+FINGER_JOINTS = ("MCP abduction", "MCP flexion", "PIP flexion", "DIP flexion")
+JOINTS = (
+    *("thumb CMC flexion", "thumb CMC abduction", "thumb MCP flexion", "thumb IP flexion"),
+    *(f"{finger} {joint}" for finger in FINGERS for joint in FINGER_JOINTS),
+)
+"""The joint angles, in the order of the files (constants.py of the released code)."""
+COLUMNS = ("filename", "session", "user", "stage", "side", "split")
+DETAILS = ("stage", "side", "moving_hand", "generalization")
+"""Columns of metadata.csv that become columns of the dataset."""
+NO_ANGLES = "samples without joint angles (motion capture failed)"
+
+_HOST = "https://fb-ctrl-oss.s3.amazonaws.com/emg2pose"
+
+
+@dataclass
+class Emg2poseConfig(EmgBuilderConfig):
+    """Pretraining: whole recordings, band-pass 20 to 450 Hz, windows of 1000 samples with stride 500 cut from them.
+
+    "paper": recordings are stored filtered; each window is then to be scaled to [-1, 1] per channel, as the feature
+    extractor does. "reference", the released code: recordings are stored as z-scores (it scales windows after that).
+
+    A dead channel in one of 25,253 files is no reason to stop: constant channels are accepted.
+
+    Attributes:
+        targets: keep the joint angles as regression targets, frames of `target_hop` samples (their mean).
+    """
+
+    name: str = "emg2pose"
+    targets: bool = False
+    sampling_rate: float | None = SAMPLING_RATE
+    rows: str = "recordings"
+    chunk_length: int | None = 10_000
+    window_length: int = 1000
+    stride: int = 500
+    band_pass: tuple[float, float] | None = (20.0, 450.0)
+    normalization: str = FROM_PROTOCOL
+    normalization_scope: str = FROM_PROTOCOL
+    allow_constant_channels: bool = True
+
+    PROTOCOL_FIELDS: ClassVar[dict[str, dict[str, object]]] = {
+        "paper": {"normalization": "minmax", "normalization_scope": "window"},
+        "reference": {"normalization": "zscore", "normalization_scope": "recording"},
+    }
+
+
+@dataclass(frozen=True)
+class PoseRecording(Recording):
+    """A recording with what metadata.csv says about it.
+
+    Attributes:
+        details: values of `DETAILS`, empty where they are not known.
+    """
+
+    details: tuple[str, ...] = ("",) * len(DETAILS)
+
+
+class Emg2pose(EmgBuilder):
+    """emg2pose: 16 channels of a wristband at 2 kHz, with the joint angles of the hand if `targets` is set.
+
+    Splits of metadata.csv; without that file, every recording is in the train split.
+    """
+
+    BUILDER_CONFIG_CLASS = Emg2poseConfig
+    PROTOCOLS = ("paper", "reference")
+    HOMEPAGE = "https://github.com/facebookresearch/emg2pose"
+    LICENSE = "cc-by-nc-sa-4.0"
+    CITATION = (
+        "Salter S., Warren R., Schlager C., et al. emg2pose: A Large and Diverse Benchmark for Surface "
+        "Electromyographic Hand Pose Estimation. NeurIPS Datasets and Benchmarks, 2024. arXiv:2412.02725"
+    )
+    LAYOUT = "files SESSION_SIDE.hdf5 (or emg2pose_dataset.tar with them) and metadata.csv"
+    DOWNLOADS = (
+        Download(f"{_HOST}/emg2pose_metadata.csv", "emg2pose_metadata.csv"),
+        Download(f"{_HOST}/emg2pose_dataset.tar", "emg2pose_dataset.tar"),
+    )
+
+    def task(self) -> str:
+        """Signals only, unless joint angles are asked for."""
+        return "regression" if self.config.targets else "unlabelled"
+
+    def target_names(self) -> tuple[str, ...]:
+        """The 20 joint angles, radians."""
+        return JOINTS if self.config.targets else ()
+
+    def metadata_features(self) -> dict[str, datasets.Value]:
+        """What metadata.csv says besides; empty texts where there is no such file."""
+        return {name: datasets.Value("string") for name in DETAILS}
+
+    def num_channels(self) -> int:
+        """The electrodes of the wristband."""
+        return NUM_CHANNELS
+
+    def list_recordings(self, root: Path) -> list[Recording]:
+        """Every file that metadata.csv lists, none of which is opened; without it, every file."""
+        files = find_files(root, "*.hdf5", "emg2pose_dataset*.tar", self._extracted)
+        if not files:
+            raise LayoutError(f"{root} does not hold the corpus: expected {self.LAYOUT}")
+        metadata = _find_metadata(root, files)
+        if metadata is None:
+            logger.warning(f"{root}: no metadata.csv, which has the splits; all recordings are in the train split")
+            return [_described_by_itself(files[name]) for name in sorted(files, key=natural_key)]
+        rows = _read_metadata(metadata)
+        self._check_files(metadata, rows, files)
+        return [
+            PoseRecording(
+                str(files[name]),
+                name,
+                row["user"],
+                row["session"],
+                row["split"],
+                details=tuple(row.get(detail) or "" for detail in DETAILS),
+            )
+            for name, row in rows.items()
+            if name in files
+        ]
+
+    def read_recording(self, recording: PoseRecording) -> Signal:
+        """The signal of one hand, and the joint angles if they are wanted."""
+        path = recording.path
+        _check_rate(path)
+        fields = {"time": ("f", ()), "emg": ("f", (NUM_CHANNELS,))}
+        if self.config.targets:
+            fields["joint_angles"] = ("f", (len(JOINTS),))
+        read = read_fields(path, GROUP, SERIES, fields)
+        if not len(read["time"]):
+            raise RecordingError(f"{path}, dataset {GROUP}/{SERIES}: no samples; leave the file out")
+        notes = {GAPS: check_timestamps(read["time"], SAMPLING_RATE, path)}
+        targets = None
+        if self.config.targets:
+            angles = read["joint_angles"].astype(np.float32)
+            failed = np.isclose(angles, 0).all(axis=1) | ~np.isfinite(angles).all(axis=1)
+            angles[failed] = np.nan
+            notes[NO_ANGLES] = int(failed.sum())
+            targets = _frames(angles, self.config.target_hop)
+        return Signal(
+            read["emg"].T,
+            SAMPLING_RATE,
+            targets=targets,
+            notes=notes,
+            metadata=dict(zip(DETAILS, recording.details, strict=True)),
+        )
+
+    def _check_files(self, metadata: Path, rows: dict[str, dict[str, str]], files: dict[str, Path]) -> None:
+        missing = [name for name in rows if name not in files]
+        if missing and (not self.config.allow_missing or len(missing) == len(rows)):
+            raise LayoutError(
+                f"{metadata}: {len(missing)} of its {len(rows)} files are not there: {', '.join(missing[:5])}"
+                f"{', ...' if len(missing) > 5 else ''}. Complete the corpus, or pass allow_missing=True to work with "
+                "the files that are there"
+            )
+        users = {row["user"] for name, row in rows.items() if name in files}
+        self.absent_subjects = tuple(sorted({row["user"] for row in rows.values()} - users))
+        if missing:
+            logger.warning(f"{metadata}: {len(missing)} of its {len(rows)} files are not there; going on without them")
+        if unlisted := len(files.keys() - rows.keys()):
+            logger.warning(f"{metadata}: {unlisted} files are not listed and left out")
+
+
+def _find_metadata(root: Path, files: dict[str, Path]) -> Path | None:
+    """metadata.csv beside the files or above them."""
+    folder = next(iter(files.values())).parent
+    candidates = [place / name for place in (folder, folder.parent, root) for name in METADATA_FILES]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read_metadata(path: Path) -> dict[str, dict[str, str]]:
+    """The lines of metadata.csv by file name without suffix, in natural order; splits have their canonical names."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise LayoutError(f"{path}: no column {', '.join(missing)}; download the file again")
+            rows: dict[str, dict[str, str]] = {}
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if None in row or any(not row[name] for name in COLUMNS):
+                    raise LayoutError(
+                        f"{where}: {', '.join(COLUMNS)} must be filled in, and nothing after the last column"
+                    )
+                name = row["filename"].removesuffix(".hdf5")
+                if name in rows:
+                    raise LayoutError(f"{where}: {name} is listed twice; keep one of the lines")
+                rows[name] = row | {"split": split_name(row["split"])}
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise LayoutError(f"{path} cannot be read as CSV ({error}); download it again") from error
+    if not rows:
+        raise LayoutError(f"{path}: no recording listed; download it again")
+    return {name: rows[name] for name in sorted(rows, key=natural_key)}
+
+
+def _described_by_itself(path: Path) -> PoseRecording:
+    """What the attributes of a file say about it."""
+    with open_group(path, GROUP) as group:
+        values = {name: group.attrs.get(name, "") for name in ("user", "session", "stage", "side")}
+    wrong = [name for name, value in values.items() if not isinstance(value, str)]
+    if wrong:
+        raise RecordingError(f"{path}, group {GROUP!r}: attribute {wrong[0]!r} is no text; download the file again")
+    details = (values["stage"], values["side"], "", "")
+    return PoseRecording(str(path), path.stem, values["user"], values["session"], "train", details=details)
+
+
+def _check_rate(path: str) -> None:
+    with open_group(path, GROUP) as group:
+        rate = group.attrs.get("sample_rate", SAMPLING_RATE)
+    if rate != SAMPLING_RATE:
+        raise RecordingError(
+            f"{path}: sampled at {rate} Hz instead of {SAMPLING_RATE:g} Hz; is it a file of this corpus?"
+        )
+
+
+def _frames(angles: np.ndarray, hop: int) -> np.ndarray:
+    """Means of `hop` consecutive rows; rows that do not fill a frame are left out."""
+    frames = len(angles) // hop
+    return angles[: frames * hop].reshape(frames, hop, -1).mean(axis=1)

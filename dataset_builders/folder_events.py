@@ -42,7 +42,7 @@ def read_events(path: Path) -> list[Event]:
         raise LayoutError(f"{path}: events are read from {', '.join(SUFFIXES)} files; convert it")
     try:
         entries = _json_entries(path) if suffix == ".json" else _table_entries(path)
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError, RecursionError) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise LayoutError(f"{path}: not a list of events as {suffix} ({error}); save it again as UTF-8") from error
     return [_event(entry, where) for where, entry in entries]
 
@@ -101,7 +101,10 @@ def _table_entries(path: Path) -> list[tuple[str, dict]]:
 
 
 def _json_entries(path: Path) -> list[tuple[str, dict]]:
-    content = json.loads(path.read_text(encoding=UTF8))
+    try:
+        content = json.loads(path.read_text(encoding=UTF8))
+    except (ValueError, RecursionError) as error:  # damaged, numbers of thousands of digits, nested too deep
+        raise LayoutError(f"{path}: not a list of events as .json ({error}); save it again as UTF-8") from error
     if not isinstance(content, list):
         raise LayoutError(f"{path}: not a list; write the events as a list of objects with name, start and end")
     entries = [(f"{path}, event {i}", entry) for i, entry in enumerate(content)]

@@ -69,7 +69,7 @@ def read_hdf5(path: Path, names: Collection[str] | None = None) -> Variables:
                 _collect(variables, f"{name}/{attribute}".lstrip("/"), value)
         # MATLAB keeps texts as numbers; "#refs#" are the bodies of its cells.
         if isinstance(item, h5py.Dataset) and item.attrs.get("MATLAB_class") != b"char" and not name.startswith("#"):
-            if item.nbytes > MAX_RATIO * size:
+            if item.shape is not None and item.nbytes > MAX_RATIO * size:
                 raise ValueError(f"{name} claims {item.nbytes} bytes in a file of {size}")
             _collect(variables, name, item[()])
 

@@ -276,6 +276,9 @@ def test_events_in_samples_and_ignored_ones(with_events):
         ("e.json", '[{"name": "a", "start": 1}, 5]', "event 1: not an object with name, start and end"),
         ("e.json", '[{"name": "a", "start": true}]', "event 0: start is True, which is no number"),
         ("e.json", '[{"name": "a", "start": 1', "not a list of events as .json"),
+        ("e.json", '[{"name": "a", "start": ' + "1" * 5000 + "}]", "not a list of events as .json"),
+        ("e.json", '[{"name": "a", "start": ' + "1" * 4000 + "}]", "event 0: start is"),
+        ("e.json", "[" * 100_000, "not a list of events as .json"),
         ("e.json", '[{"name": 3, "start": 1}]', "event 0: name is 3"),
         ("e.txt", "a 1 2\n", "events are read from .csv, .tsv, .json files"),
     ],
@@ -325,3 +328,15 @@ def test_labels_are_no_channels_whatever_the_task(every_format):
         table = builder.recording_table(recording)
         assert "label" not in table.column_names
         np.testing.assert_allclose(table["input_values"][0].as_py(), written[recording.name][0][:, :100], atol=1e-6)
+
+
+def test_a_label_of_its_own_goes_before_the_option(tmp_path):
+    for i in range(3):
+        emg = write_emg(tmp_path / f"{i}.npy")
+        if i:
+            np.save(tmp_path / f"{i}.npy", np.vstack([emg, np.repeat([0, 1], 200)]).T)
+    labels = ["fist", None, None]
+    write_metadata(tmp_path, [{"file_name": f"{i}.npy", "label": label} for i, label in enumerate(labels)])
+    data, _ = load_corpus("emg_folder", tmp_path, label_column=4, class_names=["rest", "fist"], **SMALL)
+    assert list(data["train"]["label"]) == [1] * 7
+    assert list(data["test"]["label"]) == [0] * 3 + [1] * 3

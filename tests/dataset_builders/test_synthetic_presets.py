@@ -159,7 +159,7 @@ def test_angles_can_be_learnt_but_not_perfectly():
 
 def test_presses_are_released_and_every_event_is_a_burst():
     counts = {}
-    for (signal,) in signals("events", duration=40).values():
+    for (signal,) in signals("events", duration=30).values():
         names, starts = signal.events.names, signal.events.starts
         assert (np.diff(starts) > 0).all() and (signal.events.ends == starts).all()
         for name, following in zip(names, names[1:], strict=False):
@@ -210,7 +210,7 @@ def accuracy(recordings, spans):
 
 
 def test_events_can_be_told_apart_better_in_a_known_person():
-    within, across = accuracy(signals("events", duration=40), [(-0.08, 0), (0, 0.08)])
+    within, across = accuracy(signals("events", duration=30), [(-0.08, 0), (0, 0.08)])
     assert within > 0.85 and 0.4 < across < within - 0.08
 
 
@@ -227,7 +227,7 @@ def typed_text(events):
 
 def test_keystrokes_make_sentences():
     names = set()
-    for (signal,) in signals("typing", duration=30).values():
+    for (signal,) in signals("typing", duration=25).values():
         names |= set(signal.events.names)
         sentences = typed_text(signal.events).split("\n")
         assert len(sentences) > 1
@@ -245,7 +245,7 @@ def test_keystrokes_make_sentences():
 
 def test_each_hand_types_its_half_of_the_keyboard():
     right_hand = []
-    for (signal,) in signals("typing", duration=30).values():
+    for (signal,) in signals("typing", duration=25).values():
         rates = envelope(signal.samples, 2000).reshape(2, 16, -1)
         rates = (rates / np.median(rates, axis=2, keepdims=True)).mean(axis=1)
         at = signal.events.starts.astype(int)
@@ -256,7 +256,7 @@ def test_each_hand_types_its_half_of_the_keyboard():
 
 
 def test_keys_can_be_told_apart_better_in_a_known_person():
-    within, across = accuracy(signals("typing", duration=30), [(-0.12, -0.05), (-0.05, 0), (0, 0.06)])
+    within, across = accuracy(signals("typing", duration=25), [(-0.12, -0.05), (-0.05, 0), (0, 0.06)])
     assert 0.6 < within < 0.97 and 0.3 < across < within - 0.1
 
 

@@ -1,6 +1,7 @@
-"""Corpora of surface EMG as Hugging Face datasets: raw recordings -> filtered, normalised windows.
+"""Corpora of surface EMG as Hugging Face datasets: raw recordings -> filtered, normalised windows or recordings.
 
-`load_corpus` for training, `prepare` for Hub-ready folders, `WindowDataset` for tensors.
+`load_corpus` for training, `prepare` for Hub-ready folders; as tensors: `WindowDataset` where rows are windows,
+`ContinuousDataset` where rows are recordings, `MixedDataset` for several corpora.
 """
 
 import importlib
@@ -14,6 +15,11 @@ _PUBLIC = {
     "make_builder": "base",
     "prepare": "hub",
     "simulate_recording": "synthetic",
+    "ContinuousDataset": "continuous_view",
+    "Cutting": "continuous_view",
+    "IterableContinuousDataset": "continuous_view",
+    "collate_continuous": "continuous_view",
+    "MixedDataset": "mix",
     "IterableWindowDataset": "torch_view",
     "WindowDataset": "torch_view",
     "collate_windows": "torch_view",

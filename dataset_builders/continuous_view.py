@@ -95,6 +95,8 @@ class _Cut:
         self.target_hop = target_hop
         self.seed = seed
         self.epoch = 0
+        names = features["events"].feature["name"] if "events" in features else None
+        self.event_classes = names.names if isinstance(names, datasets.ClassLabel) else None
         self.read_columns = [c for c in features if c in KNOWN_COLUMNS or c in self.columns]
 
     def set_epoch(self, epoch: int) -> None:
@@ -122,6 +124,9 @@ class _Cut:
         if rows[0].events is not None:
             events = [e for row in rows for e in row.events if window[0] <= e["start"] <= window[1] - 1]
             item["event_names"] = [event["name"] for event in events]
+            if self.event_classes is not None:
+                item["event_ids"] = torch.tensor(item["event_names"], dtype=torch.long)
+                item["event_names"] = [self.event_classes[name] for name in item["event_names"]]
             item["event_starts"] = torch.tensor([event["start"] - window[0] for event in events], dtype=torch.float64)
             item["event_ends"] = torch.tensor([event["end"] - window[0] for event in events], dtype=torch.float64)
         for name in ("targets", "phones"):

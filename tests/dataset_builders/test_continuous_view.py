@@ -114,6 +114,15 @@ def test_whole_recordings_come_back(tmp_path, chunk_length, sample_type):
             assert item["side"] == ("left" if name in "ab" else "right")
 
 
+def test_ids_of_events_of_a_closed_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(Toy, "class_names", lambda self: ("z", "y", "x"))
+    builder = toy(tmp_path)
+    builder.download_and_prepare()
+    item = ContinuousDataset(builder.as_dataset(split="train"), Cutting())[0]
+    assert item["event_names"] == [name for name, _, _ in events_of("a")]
+    assert item["event_ids"].tolist() == ["zyx".index(name) for name in item["event_names"]]
+
+
 def expected_windows(length: int, stride: int, context: tuple[int, int]) -> list[tuple]:
     """(recording, first, samples with context, event names) of every window, from the definition."""
     windows = []

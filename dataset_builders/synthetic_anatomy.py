@@ -60,7 +60,7 @@ FACE_MUSCLES: dict[str, tuple[float, float, float]] = {
     "styloglossus": (30, -74, 18),
     "cricothyroid": (8, -108, 8),
 }
-# the electrodes of the eight-channel silent-speech recordings: cheek above the mouth, corner of the chin, below the
+# spread as in eight-channel recordings of silent speech: cheek above the mouth, corner of the chin, below the
 # chin, throat beside the larynx, jaw, cheek below the mouth, cheek beside the nose, back of the cheek
 FACE_ELECTRODES: tuple[tuple[float, float], ...] = (
     (28, 14),

@@ -39,7 +39,8 @@ ARTICULATORS: dict[str, dict[str, float]] = {
 }
 # for each phone: mean duration (ms); how far each articulator goes (0 to 9 tenths, in the order of ARTICULATORS, voice
 # being 0 or 9); the resonances of vowels and sonorants (Hz); level (0 to 9) and centre (Hz) of its noise.
-# Vowel resonances are rounded averages of adult speakers of American English (Peterson and Barney, 1952).
+# The resonances of the ten plain vowels are the averages of Peterson and Barney (1952) for men; all else is the
+# simulator's own, chosen to be plausible.
 PHONE_TEXT = """
 sil 150 000000000    0    0    0 0    0
 aa  130 000090029  730 1090 2440 0    0

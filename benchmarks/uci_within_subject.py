@@ -2,8 +2,8 @@
 
 python -m benchmarks.uci_within_subject FOLDER [--window 200] [--stride 100] [--normalization zscore]
 
-For each person, linear discriminant analysis of each channel's root mean square (RMS) is fitted to the windows of series
-1 and scored on those of series 2; and the same with the logarithm of the RMS. FOLDER holds the raw files.
+For each person, linear discriminant analysis of the root mean square (RMS) of each channel is fitted to the windows of
+series 1 and scored on those of series 2; and the same with the logarithm of the RMS. FOLDER holds the raw files.
 """
 
 import argparse

@@ -87,12 +87,15 @@ def check_dataset(dataset: h5py.Dataset, where: str) -> None:
         where: file and dataset, for messages.
 
     Raises:
-        RecordingError: values lie in other files, chunks are missing, or its size is impossible.
+        RecordingError: values lie in other files, chunks are missing, or its size or type is impossible.
     """
     if dataset.is_virtual or dataset.external or dataset.file.filename != dataset.parent.file.filename:
         raise RecordingError(f"{where}: its values lie in other files; copy them into this one")
     if dataset.nbytes > DEFLATE_LIMIT * Path(dataset.file.filename).stat().st_size:
         raise RecordingError(f"{where}: shape {dataset.shape} is more than the file can hold: {_AGAIN}")
+    # the library converts numbers whose type in the file is not numpy's, and trusts a damaged type while it does
+    if dataset.dtype.kind in "iufV" and not dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype)):
+        raise RecordingError(f"{where}: its numbers are of a type that no computer uses: {_AGAIN}")
     if dataset.chunks:
         expected = int(np.prod([-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)], dtype=object))
         if (present := dataset.id.get_num_chunks()) != expected:
@@ -141,9 +144,6 @@ def _check_type(dataset: h5py.Dataset, fields: Fields, where: str) -> None:
                 f"{where}, field {name!r}: {kind.base} {kind.shape} in a row where {_KINDS[kinds[0]]} {shape} are "
                 f"expected; is it a file of this corpus?"
             )
-    # the library converts numbers whose type in the file is not numpy's, and trusts a damaged type while it does
-    if not dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype)):
-        raise RecordingError(f"{where}: its numbers are of a type that no computer uses: {_AGAIN}")
 
 
 _KINDS = {"f": "floating-point numbers", "i": "whole numbers", "u": "whole numbers", "S": "texts", "O": "texts"}

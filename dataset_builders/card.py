@@ -14,7 +14,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
 from .base import EmgBuilder
-from .protocols import SPLITS, natural_key
+from .protocols import SPLITS, listed, natural_key
 from .shards import shard_notes
 
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -160,10 +160,10 @@ def _left_out(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> list[str]:
     lines = [f"- {what}: {count}" for what, count in sorted(sum((s.notes for s in counts.values()), Counter()).items())]
     lines += [f"- {what}: {count}" for what, count in sorted(builder.left_out.items())]
     if builder.absent_subjects:
-        lines.append(f"- subjects of the protocol without a recording: {', '.join(builder.absent_subjects)}")
+        lines.append(f"- subjects of the protocol without a recording: {listed(builder.absent_subjects)}")
     for name in ("subjects", "sessions", "channels"):
         if getattr(builder.config, name) is not None:
-            lines.append(f"- only these {name} were asked for: {', '.join(map(str, getattr(builder.config, name)))}")
+            lines.append(f"- only these {name} were asked for: {listed(getattr(builder.config, name))}")
     return ["## Left out or changed", "\n".join(lines)] if lines else []
 
 
@@ -224,10 +224,13 @@ def _preprocessing(builder: EmgBuilder) -> str:
         changes += f"; times {extractor.gain:g}"
     if extractor.soft_limit is not None:
         changes += f"; softly limited to {extractor.soft_limit:g}"
+    scope = extractor.normalization_scope
+    if builder.config.rows == "recordings" and scope == "window":
+        scope += " (when it is cut: the rows here are not normalised)"
     return (
         f"Band-pass {band} (Butterworth, order {extractor.band_pass_order}), notch {notches} (Q "
         f"{extractor.notch_quality:g}), {extractor.filter_mode}{changes}; normalisation {extractor.normalization} over "
-        f"the {extractor.normalization_scope}. {rule} The exact settings are in `preprocessor_config.json`, which "
+        f"the {scope}. {rule} The exact settings are in `preprocessor_config.json`, which "
         "`TinyMyoFeatureExtractor.from_pretrained` reads."
     )
 

@@ -14,6 +14,8 @@ import datasets
 import numpy as np
 import torch
 
+from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
+
 from .errors import ConfigError, DataError
 from .stored_rows import KNOWN_COLUMNS, Row, RowBatch
 from .torch_view import part_of_this_worker, split_by_node
@@ -79,6 +81,7 @@ class _Cut:
         columns: Sequence[str],
         transform: ItemTransform | None,
         target_hop: int,
+        extractor: TinyMyoFeatureExtractor | None,
         seed: int,
     ):
         if not isinstance(getattr(features.get("input_values"), "feature", None), datasets.List):
@@ -93,6 +96,7 @@ class _Cut:
         self.columns = tuple(columns)
         self.transform = transform
         self.target_hop = target_hop
+        self.extractor = extractor
         self.seed = seed
         self.epoch = 0
         names = features["events"].feature["name"] if "events" in features else None
@@ -115,6 +119,8 @@ class _Cut:
             start, stop = max(first, row.start), min(last, row.stop)
             if start < stop:
                 samples[:, start - first : stop - first] = row.samples[:, start - row.start : stop - row.start]
+        if self.extractor is not None:
+            samples = self.extractor.normalize_windows(samples)
         item: dict = {
             "input_values": torch.from_numpy(samples),
             "recording": rows[0].recording,
@@ -165,6 +171,8 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
         columns: other columns to return, e.g. "text".
         transform: applied to each item.
         target_hop: samples per frame of targets and phones.
+        extractor: normalises each window, with its context, if that is its `normalization_scope`: stored recordings
+            are then not normalised.
         seed: of the random offsets, which differ by window and epoch (`set_epoch`).
     """
 
@@ -175,9 +183,10 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
         columns: Sequence[str] = (),
         transform: ItemTransform | None = None,
         target_hop: int = 1,
+        extractor: TinyMyoFeatureExtractor | None = None,
         seed: int = 0,
     ):
-        super().__init__(hf_dataset.features, cutting, columns, transform, target_hop, seed)
+        super().__init__(hf_dataset.features, cutting, columns, transform, target_hop, extractor, seed)
         self.hf_dataset = hf_dataset
         starts = np.asarray(hf_dataset.data.column("start"))
         lengths = np.asarray(hf_dataset.data.column("recording_length"))
@@ -245,7 +254,7 @@ class IterableContinuousDataset(_Cut, torch.utils.data.IterableDataset):
     Args:
         hf_dataset: a streaming split whose rows are recordings, e.g. of `load_corpus(..., streaming=True)`. Shuffling
             it would tear recordings apart: only the order of shards may be shuffled.
-        cutting, columns, transform, target_hop, seed: as for `ContinuousDataset`.
+        cutting, columns, transform, target_hop, extractor, seed: as for `ContinuousDataset`.
         rank, world_size: as for `IterableWindowDataset`.
     """
 
@@ -256,11 +265,12 @@ class IterableContinuousDataset(_Cut, torch.utils.data.IterableDataset):
         columns: Sequence[str] = (),
         transform: ItemTransform | None = None,
         target_hop: int = 1,
+        extractor: TinyMyoFeatureExtractor | None = None,
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
     ):
-        super().__init__(hf_dataset.features, cutting, columns, transform, target_hop, seed)
+        super().__init__(hf_dataset.features, cutting, columns, transform, target_hop, extractor, seed)
         view = hf_dataset.select_columns(self.read_columns).with_format("arrow")
         self._arrow = split_by_node(view, rank, world_size)
 

@@ -68,7 +68,7 @@ def subject_split(
         )
     unknown = sorted(present - split_of.keys())
     if unknown:
-        raise SplitError(f"subjects {', '.join(unknown)} are in no split: name them in the split they belong to")
+        raise SplitError(f"subjects {listed(unknown)} are in no split: name them in the split they belong to")
     for split, members in groups.items():
         if members and not present.intersection(members):
             raise SplitError(f"no subject of the {split} split has a recording ({listing(members)} expected)")
@@ -118,3 +118,20 @@ def natural_key(text: str) -> tuple:
     """Sort key that puts "2" before "10" and "s9" before "s10"."""
     # every second part is a number, so parts of two keys always compare
     return tuple(int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", str(text))))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, in natural order; three or more that count on become "user2 to user9"."""
+    runs: list[list[str]] = []
+    for name in sorted(set(map(str, names)), key=natural_key):
+        if runs and _follows(runs[-1][-1], name):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
+
+
+def _follows(name: str, other: str) -> bool:
+    """Whether `other` is `name` with the number at its end one higher."""
+    (stem, number), (other_stem, other_number) = (re.fullmatch(r"(.*?)(\d*)", text).groups() for text in (name, other))
+    return stem == other_stem and bool(number and other_number) and int(other_number) == int(number) + 1

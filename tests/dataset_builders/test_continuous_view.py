@@ -184,6 +184,18 @@ def test_jitter_moves_windows_differently_in_every_epoch(stored):
     assert [item["start"] for item in view] != first
 
 
+def test_windows_are_normalised_when_they_are_cut(tmp_path):
+    builder = toy(tmp_path, normalization="minmax", normalization_scope="window")
+    builder.download_and_prepare()
+    view = ContinuousDataset(
+        builder.as_dataset(split="train"), Cutting(200, 100), target_hop=HOP, extractor=builder.extractor
+    )
+    for item in view:
+        window = raw(item["recording"])[:, item["start"] : item["start"] + 200]
+        low, high = window.min(1, keepdims=True), window.max(1, keepdims=True)
+        np.testing.assert_allclose(item["input_values"], 2 * (window - low) / (high - low) - 1, atol=1e-4)
+
+
 def test_select_shuffle_and_workers(stored):
     whole = stored.filter(lambda row: row["subject"] != "sb")
     view = ContinuousDataset(whole, Cutting(100), target_hop=HOP)

@@ -8,6 +8,7 @@ from dataset_builders.base import SplitError
 from dataset_builders.protocols import (
     even_subject_split,
     group_split,
+    listed,
     natural_key,
     repetition_split,
     split_name,
@@ -68,3 +69,9 @@ def test_names():
     with pytest.raises(SplitError, match="unknown split 'holdout'"):
         split_name("holdout")
     assert sorted(["s10", "s9", "a2b", "s"], key=natural_key) == ["a2b", "s", "s9", "s10"]
+
+
+def test_names_are_listed_in_runs():
+    assert listed(["u9", "u10", "u2", "u3", "u4", "x", "u12"]) == "u2 to u4, u9, u10, u12, x"
+    assert listed(["01", "02", "03", "11"]) == "01 to 03, 11"
+    assert listed([]) == "" and listed(["a", "b", "c"]) == "a, b, c"

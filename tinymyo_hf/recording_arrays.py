@@ -87,7 +87,7 @@ def _arrays_as_recording(
         _stated_rate(path, variables),
         labels,
         tuple(names[i] for i in picked),
-        np.concatenate([values for values, _ in parts]).astype(np.float32) if parts else None,
+        np.concatenate([values for values, _ in parts], dtype=np.float64) if parts else None,
         tuple(name for _, part in parts for name in part),
     )
 

@@ -25,7 +25,7 @@ class Recording:
     sampling_rate: Hz, where the file or the caller states it.
     labels: (time,) int64 where all are whole numbers, float64 for other numbers, else str; None if not asked for.
     columns: a name for each channel.
-    targets: (outputs, time) float32, what `target_columns` asked for; None if it was not given.
+    targets: (outputs, time) float32 or float64, what `target_columns` asked for; None if it was not given.
     target_names: a name for each output.
     """
 

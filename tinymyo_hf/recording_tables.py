@@ -74,7 +74,7 @@ def _recording(
         rate,
         None if labels is None else as_labels(labels),
         tuple(names[i] for i in picked.channels),
-        values[count:].astype(np.float32) if picked.targets else None,
+        values[count:] if picked.targets else None,
         tuple(names[i] for i in picked.targets),
     )
 

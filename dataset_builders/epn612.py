@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -191,15 +192,14 @@ def _samples(take: dict, where: str) -> np.ndarray:
         raise RecordingError(f"{where}: no list {', '.join(missing)} in 'emg': {_AGAIN}")
     lengths = [len(emg[name]) for name in CHANNELS]
     if min(lengths) == 0 or len(set(lengths)) > 1:
-        raise RecordingError(
-            f"{where}: the channels have {', '.join(map(str, lengths))} samples where all have as many"
-        )
+        counts = ", ".join(map(str, lengths))
+        raise RecordingError(f"{where}: the channels have {counts} samples, but must have as many each: {_AGAIN}")
+    lists = [emg[name] for name in CHANNELS]
+    plain = {*map(type, chain.from_iterable(lists))} <= {int, float}
     try:
-        values = np.array([emg[name] for name in CHANNELS])
-    except (ValueError, OverflowError, RecursionError):
-        values = np.empty((), object)
-    if values.shape != (len(CHANNELS), lengths[0]) or values.dtype.kind not in "if":
-        values = np.array([[_number(value) for value in emg[name]] for name in CHANNELS])
+        values = np.array(lists, np.float64) if plain else _numbers(lists)
+    except OverflowError:
+        values = _numbers(lists)
     wrong = np.argwhere(~((values >= LOWEST) & (values <= HIGHEST)))
     if len(wrong):
         channel, sample = wrong[0].tolist()
@@ -210,10 +210,14 @@ def _samples(take: dict, where: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _number(value: object) -> float:
-    """NaN for what is not a number of the converter."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and LOWEST <= value <= HIGHEST
-    return float(value) if good else math.nan
+def _numbers(lists: list[list]) -> np.ndarray:
+    """NaN for what is not a number of the converter; slow."""
+
+    def number(value: object) -> float:
+        good = isinstance(value, int | float) and not isinstance(value, bool) and LOWEST <= value <= HIGHEST
+        return float(value) if good else math.nan
+
+    return np.array([[*map(number, values)] for values in lists])
 
 
 def _brief(value: object) -> str:

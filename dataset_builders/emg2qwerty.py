@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import h5py
 import numpy as np
 
 from .base import Download, EmgBuilder, EmgBuilderConfig, Events, Recording, Signal, logger
@@ -35,7 +34,17 @@ from .emg2qwerty_splits import GENERIC, Session, find_split_file, read_split_fil
 from .errors import LayoutError, RecordingError, SplitError
 from .hdf5_files import open_group
 from .protocols import SPLITS
-from .reality_labs import AGAIN, GAPS, SAMPLING_RATE, find_files, find_series, positions, read_series
+from .reality_labs import (
+    AGAIN,
+    GAPS,
+    SAMPLING_RATE,
+    find_files,
+    find_series,
+    number_attribute,
+    positions,
+    read_series,
+    text_attribute,
+)
 
 BACKSPACE, ENTER, SPACE, SHIFT = "⌫", "⏎", " ", "⇧"
 CHARACTERS = (*string.ascii_letters, *string.digits, *string.punctuation, BACKSPACE, ENTER, SPACE, SHIFT)
@@ -163,9 +172,9 @@ class Emg2qwerty(EmgBuilder):
         path = recording.path
         bands = ("emg_left", "emg_right")
         with open_group(path, "emg2qwerty") as group:
-            metadata = {name: _text(group, name, path) for name in ("session_name", "condition")}
-            metadata["duration_mins"] = _number(group, "duration_mins", path)
-            keystrokes = parse_keystrokes(_text(group, "keystrokes", path), path)
+            metadata = {name: text_attribute(group, name, path) for name in ("session_name", "condition")}
+            metadata["duration_mins"] = number_attribute(group, "duration_mins", path)
+            keystrokes = parse_keystrokes(text_attribute(group, "keystrokes", path), path)
             series = find_series(group, "timeseries", bands, path)
             times, samples, gaps = read_series(series, bands, 0, len(series), path)
         events, notes = _events(keystrokes, times)
@@ -248,27 +257,6 @@ def _events(keystrokes: list[Keystroke], times: np.ndarray) -> tuple[Events, dic
         "keystrokes of keys outside the character set": len(inside) - len(known),
         "keystrokes without a release after the press": int(unreleased.sum()),
     }
-
-
-def _attribute(group: h5py.Group, name: str, path: str) -> object:
-    if name not in group.attrs:
-        raise RecordingError(f"{path}: group emg2qwerty has no attribute {name!r}; {AGAIN}")
-    return group.attrs[name]
-
-
-def _text(group: h5py.Group, name: str, path: str) -> str:
-    value = _attribute(group, name, path)
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    if not isinstance(text, str):
-        raise RecordingError(f"{path}, attribute {name!r}: {type(value).__name__} instead of text; {AGAIN}")
-    return text
-
-
-def _number(group: h5py.Group, name: str, path: str) -> float:
-    value = _attribute(group, name, path)
-    if not isinstance(value, int | float | np.integer | np.floating):
-        raise RecordingError(f"{path}, attribute {name!r}: {value!r} is not a number; {AGAIN}")
-    return float(value)
 
 
 def _few(names: list[str] | tuple[str, ...]) -> str:

@@ -31,7 +31,17 @@ from .errors import LayoutError, RecordingError, SplitError
 from .hdf5_files import open_group
 from .pandas_frames import read_frame
 from .protocols import natural_key, split_name
-from .reality_labs import AGAIN, GAPS, SAMPLING_RATE, find_files, find_series, positions, read_series, row_at_time
+from .reality_labs import (
+    AGAIN,
+    GAPS,
+    SAMPLING_RATE,
+    find_files,
+    find_series,
+    positions,
+    read_series,
+    row_at_time,
+    text_attribute,
+)
 
 GESTURES = (
     "index_press",
@@ -166,8 +176,8 @@ class GenericNeuromotor(EmgBuilder):
         where = recording.path
         with open_group(where) as file:
             series = find_series(file, "data", ("emg",), where)
-            task = series.attrs.get("task")
-            if task not in (TASK, TASK.encode()):
+            task = text_attribute(series, "task", where)
+            if task != TASK:
                 raise RecordingError(f"{where}: recorded for the task {task!r}, not {TASK!r}; leave the file out")
             first, last = _rows(series, recording)
             times, samples, gaps = read_series(series, ("emg",), first, last, where)

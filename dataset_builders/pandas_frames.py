@@ -6,6 +6,7 @@ called.
 """
 
 import pickletools
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -63,10 +64,15 @@ def _block_values(dataset: h5py.Dataset, columns: int, where: str) -> np.ndarray
     if "shape" in dataset.attrs:  # pandas' mark of a table without rows, which HDF5 files could not hold once
         return np.empty((0, columns), object)
     check_dataset(dataset, where)
-    if h5py.check_vlen_dtype(dataset.dtype) is None:
+    if dataset.dtype.kind in "iufS":
         return dataset[()]
-    if dataset.shape != (1,):
-        raise RecordingError(f"{where}: shape {dataset.shape} instead of (1,); {_AGAIN}")
+    bytes_in_rows = h5py.check_vlen_dtype(dataset.dtype) == np.uint8
+    if not bytes_in_rows or not dataset.id.get_type().get_super().equal(h5py.h5t.STD_U8LE) or dataset.shape != (1,):
+        raise RecordingError(f"{where}: neither numbers nor pickled text ({dataset.dtype}, {dataset.shape}); {_AGAIN}")
+    if dataset.chunks:
+        chunk = dataset.id.get_chunk_info(0)
+        if chunk.byte_offset + chunk.size > Path(dataset.file.filename).stat().st_size:
+            raise RecordingError(f"{where}: its values would lie beyond the end of the file; {_AGAIN}")
     return unpickled_array(np.asarray(dataset[0]).tobytes(), where)
 
 

@@ -121,3 +121,37 @@ def read_series(
 def positions(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """Where moments (seconds) lie among samples with the given times, float64, in samples from the first."""
     return np.interp(moments, times, np.arange(len(times), dtype=np.float64))
+
+
+def text_attribute(node: h5py.Group | h5py.Dataset, name: str, path: str) -> str:
+    """An attribute that is one text, of fixed or variable length."""
+    attribute = _attribute(node, name, (h5py.h5t.TypeStringID,), "a text", path)
+    value = np.empty((), attribute.dtype)
+    attribute.read(value)
+    text = value[()] or b""  # a text of no length is None
+    try:
+        return text if isinstance(text, str) else bytes(text).decode()
+    except UnicodeDecodeError as error:
+        raise RecordingError(f"{path}, attribute {name!r}: not UTF-8 ({error}); {AGAIN}") from error
+
+
+def number_attribute(node: h5py.Group | h5py.Dataset, name: str, path: str) -> float:
+    """An attribute that is one number."""
+    attribute = _attribute(node, name, (h5py.h5t.TypeFloatID, h5py.h5t.TypeIntegerID), "a number", path)
+    value = np.empty((), attribute.dtype)
+    attribute.read(value)
+    return float(value)
+
+
+def _attribute(
+    node: h5py.Group | h5py.Dataset, name: str, kinds: tuple[type, ...], what: str, path: str
+) -> h5py.h5a.AttrID:
+    if name not in node.attrs:
+        raise RecordingError(f"{path}: {node.name} has no attribute {name!r}; {AGAIN}")
+    attribute = node.attrs.get_id(name)
+    kind = attribute.get_type()
+    # the library crashes where a damaged type says that something else lies there
+    sound = kind.equal(h5py.h5t.py_create(attribute.dtype, logical=True))
+    if not sound or not isinstance(kind, kinds) or attribute.shape != ():
+        raise RecordingError(f"{path}, attribute {name!r} of {node.name}: not {what} ({attribute.dtype}); {AGAIN}")
+    return attribute

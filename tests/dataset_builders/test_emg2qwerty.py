@@ -349,9 +349,11 @@ def test_faulty_split_files(tmp_path, name, text, words):
         ({"keystrokes": '[{"key": "a", "start": 1, "end": "x"}]'}, ("item 0", "`end`", "'x'")),
         ({"keystrokes": '[{"key": "a", "start": 2}, {"key": "a", "start": 1}]'}, ("item 1", "before the one before")),
         ({"keystrokes": None}, ("no attribute 'keystrokes'",)),
-        ({"keystrokes": 5}, ("'keystrokes'", "instead of text")),
+        ({"keystrokes": 5}, ("'keystrokes'", "not a text")),
         ({"condition": None}, ("no attribute 'condition'",)),
-        ({"duration_mins": "long"}, ("'duration_mins'", "'long'")),
+        ({"duration_mins": "long"}, ("'duration_mins'", "not a number")),
+        ({"duration_mins": [1.0, 2.0]}, ("'duration_mins'", "not a number")),
+        ({"condition": np.bytes_(b"\xff")}, ("'condition'", "UTF-8")),
         ({"times": BEGIN - np.arange(1000) / RATE}, ("sample 1", "back")),
         ({"times": BEGIN + np.arange(1000) / 1000}, ("1 ms apart",)),
         ({"times": BEGIN + np.where(np.arange(1000) == 7, np.inf, 0)}, ("sample 7", "inf")),
@@ -392,7 +394,7 @@ def test_other_fields(corpus, field, width):
 @given(st.data())
 def test_damaged_files(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("fuzz")
-    write_session(folder, session("a", 0), keys=KEYS[:3], length=20)
+    write_session(folder, session("a", 0), keys=KEYS[:3], length=40)
     write_split(folder / "generic.yaml", train=[("a", 0)])
     path = folder / f"{session('a', 0)}.hdf5"
     path.write_bytes(data.draw(damaged(path.read_bytes())))

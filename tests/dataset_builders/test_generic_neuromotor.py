@@ -432,7 +432,7 @@ def test_damaged_pickles(data):
 @given(st.data())
 def test_damaged_files(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("fuzz")
-    write_recording(folder, 0, PROMPTS[:3], 20)
+    write_recording(folder, 0, PROMPTS[:3], 200)
     path = folder / f"{dataset(0)}.hdf5"
     path.write_bytes(data.draw(damaged(path.read_bytes())))
     builder = make_builder("generic_neuromotor", folder, **SMALL)

@@ -139,6 +139,6 @@ def at_processed_rate(signal: Signal, length: int, hop: int, where: str) -> Sign
 
 
 def _interpolated(targets: np.ndarray, length: int) -> np.ndarray:
-    positions = (np.arange(length) + 0.5) * len(targets) / length - 0.5
+    positions = np.arange(length) * len(targets) / length  # sample 0 stays sample 0, as in resampling
     columns = [np.interp(positions, np.arange(len(targets)), column) for column in targets.T]
     return np.stack(columns, axis=1).astype(np.float32)

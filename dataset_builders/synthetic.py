@@ -1,8 +1,8 @@
 """Simulated surface EMG: no files needed, the same everywhere, generated as it is asked for.
 
-People differ in anatomy, electrode placement, strength, habits and noise (`synthetic_signals`, `synthetic_anatomy`); a
+People differ in anatomy, electrode placement, strength, habits and noise (`simulation.signals`, `simulation.anatomy`); a
 session is another placement of the electrodes. What the people do is the preset: held gestures, finger movements,
-discrete gestures, typing or speech (`synthetic_gestures` and its siblings).
+discrete gestures, typing or speech (`simulation.gestures` and its siblings).
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from . import synthetic_events, synthetic_kinematics, synthetic_speech, synthetic_typing
 from .base import ConfigError, EmgBuilder, EmgBuilderConfig, Recording, Signal
 from .config import FROM_PROTOCOL
 from .emg2qwerty import CHARACTERS
 from .protocols import even_subject_split, repetition_split
-from .synthetic_anatomy import Block
-from .synthetic_gestures import CLASS_NAMES, GESTURES, simulate_gestures, simulate_recording
-from .synthetic_signals import ARMBAND, WRISTBAND, Apparatus
+from .simulation import events, kinematics, speech, typing
+from .simulation.anatomy import Block
+from .simulation.gestures import CLASS_NAMES, GESTURES, simulate_gestures, simulate_recording
+from .simulation.signals import ARMBAND, WRISTBAND, Apparatus
 
 __all__ = [
     "CLASS_NAMES",
@@ -88,8 +88,8 @@ _RECORDINGS = _WINDOWS | {
 }
 PRESETS: dict[str, Preset] = {
     "gestures": Preset("classification", _WINDOWS, class_names=CLASS_NAMES),
-    "kinematics": Preset("regression", _WINDOWS | {"num_subjects": 10}, target_names=synthetic_kinematics.TARGET_NAMES),
-    "events": Preset("events", _RECORDINGS, WRISTBAND, class_names=synthetic_events.EVENT_NAMES),
+    "kinematics": Preset("regression", _WINDOWS | {"num_subjects": 10}, target_names=kinematics.TARGET_NAMES),
+    "events": Preset("events", _RECORDINGS, WRISTBAND, class_names=events.EVENT_NAMES),
     "typing": Preset(
         "events",
         _RECORDINGS | {"num_channels": 32, "chunk_length": 8_000, "window_length": 8_000, "stride": 8_000},
@@ -102,15 +102,15 @@ PRESETS: dict[str, Preset] = {
         _RECORDINGS
         | {
             "sampling_rate": 800.0,
-            "num_channels": synthetic_speech.NUM_CHANNELS,
+            "num_channels": speech.NUM_CHANNELS,
             "chunk_length": None,
             "window_length": 1_600,
             "stride": 1_600,
             "target_hop": 8,
         },
-        synthetic_speech.FACE_APPARATUS,
-        target_names=synthetic_speech.MEL_NAMES,
-        phone_names=synthetic_speech.PHONE_NAMES,
+        speech.FACE_APPARATUS,
+        target_names=speech.MEL_NAMES,
+        phone_names=speech.PHONE_NAMES,
         metadata={"mode": datasets.Value("string")},
     ),
 }
@@ -250,9 +250,9 @@ class Synthetic(EmgBuilder):
                 f"synthetic: num_channels={config.num_channels} must be a multiple of {self.preset.bands}, the number "
                 f"of bands in {config.preset!r}"
             )
-        if config.preset == "speech" and config.num_channels != synthetic_speech.NUM_CHANNELS:
+        if config.preset == "speech" and config.num_channels != speech.NUM_CHANNELS:
             raise ConfigError(
-                f"synthetic: num_channels={config.num_channels}: speech has {synthetic_speech.NUM_CHANNELS} "
+                f"synthetic: num_channels={config.num_channels}: speech has {speech.NUM_CHANNELS} "
                 "electrodes; choose among them with `channels`"
             )
         if not isinstance(config.duration, (int, float)) or not 5 <= config.duration <= 3600:
@@ -275,7 +275,7 @@ class Synthetic(EmgBuilder):
             config.target_hop,
         )
         if config.preset == "speech":
-            yield from synthetic_speech.simulate_speech(block, SPEECH_MODES[config.speech_mode])
+            yield from speech.simulate_speech(block, SPEECH_MODES[config.speech_mode])
         else:
             yield _SIMULATED[config.preset](block)
 
@@ -291,7 +291,7 @@ class Synthetic(EmgBuilder):
 
 
 _SIMULATED: dict[str, Callable[[Block], Signal]] = {
-    "kinematics": synthetic_kinematics.simulate_kinematics,
-    "events": synthetic_events.simulate_events,
-    "typing": synthetic_typing.simulate_typing,
+    "kinematics": kinematics.simulate_kinematics,
+    "events": events.simulate_events,
+    "typing": typing.simulate_typing,
 }

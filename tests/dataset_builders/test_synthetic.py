@@ -6,8 +6,7 @@ from scipy import signal as scipy_signal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from dataset_builders.base import ConfigError, make_builder
-from dataset_builders.synthetic import CLASS_NAMES, GESTURES, simulate_gestures, simulate_recording
-from dataset_builders.synthetic_signals import (
+from dataset_builders.simulation.signals import (
     CONTROL_RATE,
     MUSCLES,
     UNITS_PER_MUSCLE,
@@ -17,6 +16,7 @@ from dataset_builders.synthetic_signals import (
     draw_forearm,
     simulate_emg,
 )
+from dataset_builders.synthetic import CLASS_NAMES, GESTURES, simulate_gestures, simulate_recording
 from tinymyo_hf.recordings import read_recording
 
 

@@ -12,10 +12,10 @@ from sklearn.metrics import r2_score
 
 from dataset_builders.base import ConfigError, load_corpus, make_builder
 from dataset_builders.protocols import SPLITS
+from dataset_builders.simulation.kinematics import ANGLES
+from dataset_builders.simulation.speech import PHONE_NAMES
+from dataset_builders.simulation.text import LEXICON, PARTS
 from dataset_builders.synthetic import PRESETS
-from dataset_builders.synthetic_kinematics import ANGLES
-from dataset_builders.synthetic_speech import PHONE_NAMES
-from dataset_builders.synthetic_text import LEXICON, PARTS
 
 SMALL = {"num_subjects": 3, "num_sessions": 1, "num_repetitions": 3, "duration": 6}
 NEW = [name for name in PRESETS if name != "gestures"]

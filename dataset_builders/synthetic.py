@@ -1,7 +1,7 @@
 """Simulated surface EMG: no files needed, the same everywhere, generated as it is asked for.
 
-People differ in anatomy, electrode placement, strength, habits and noise (`simulation.signals`, `simulation.anatomy`); a
-session is another placement of the electrodes. What the people do is the preset: held gestures, finger movements,
+People differ in anatomy, electrode placement, strength, habits and noise (`simulation.signals`, `simulation.anatomy`);
+a session is another placement of the electrodes. What the people do is the preset: held gestures, finger movements,
 discrete gestures, typing or speech (`simulation.gestures` and its siblings).
 """
 

@@ -1,1 +1,1 @@
-"""What the synthetic corpus simulates: people (`anatomy`), their EMG (`signals`), and what they do (the other modules)."""
+"""What the synthetic corpus simulates: people (`anatomy`), their EMG (`signals`), and what they do (the others)."""

@@ -11,11 +11,15 @@ user, stage, side, moving_hand, split (train, val or test), generalization and m
 Splits are those of metadata.csv. They share people by design: `generalization` says what is new in a file of the
 validation and test splits, the user, the stage (what the hands do), or both ("user", "stage", "user_stage").
 
-The motion capture fails at times; all 20 angles are 0 then. Such frames are NaN here, and counted.
+The motion capture fails at times; all 20 angles are 0 then. Where angles are targets, a recording is therefore cut,
+after filtering, into the stretches that have them, each a recording named after its first sample; stretches shorter
+than a window are left out. (The corpus's own code, too, trains on windows within such stretches.) What is cut out is
+counted.
 """
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +28,7 @@ import numpy as np
 
 from .base import Download, EmgBuilder, EmgBuilderConfig, Recording, Signal, logger
 from .config import FROM_PROTOCOL
-from .errors import LayoutError, RecordingError
+from .errors import LayoutError, RecordingError, SplitError
 from .hdf5_files import check_timestamps, open_group, read_fields
 from .protocols import natural_key, split_name
 from .reality_labs import GAPS, SAMPLING_RATE, find_files
@@ -43,6 +47,7 @@ COLUMNS = ("filename", "session", "user", "stage", "side", "split")
 DETAILS = ("stage", "side", "moving_hand", "generalization")
 """Columns of metadata.csv that become columns of the dataset."""
 NO_ANGLES = "samples without joint angles (motion capture failed)"
+SHORT = "samples in stretches with joint angles shorter than a window"
 
 _HOST = "https://fb-ctrl-oss.s3.amazonaws.com/emg2pose"
 
@@ -89,6 +94,14 @@ class PoseRecording(Recording):
     details: tuple[str, ...] = ("",) * len(DETAILS)
 
 
+@dataclass(frozen=True)
+class Stretch(Signal):
+    """A part of a recording that is filtered as a whole."""
+
+    whole: Signal | None = None
+    part: range = range(0)
+
+
 class Emg2pose(EmgBuilder):
     """emg2pose: 16 channels of a wristband at 2 kHz, with the joint angles of the hand if `targets` is set.
 
@@ -108,6 +121,9 @@ class Emg2pose(EmgBuilder):
         Download(f"{_HOST}/emg2pose_metadata.csv", "emg2pose_metadata.csv"),
         Download(f"{_HOST}/emg2pose_dataset.tar", "emg2pose_dataset.tar"),
     )
+
+    _processed: tuple[Signal, np.ndarray] | None = None
+    """The recording processed last."""
 
     def task(self) -> str:
         """Signals only, unless joint angles are asked for."""
@@ -150,7 +166,47 @@ class Emg2pose(EmgBuilder):
         ]
 
     def read_recording(self, recording: PoseRecording) -> Signal:
-        """The signal of one hand, and the joint angles if they are wanted."""
+        """The signal of one hand, all of it, without joint angles."""
+        return self._read(recording)[0]
+
+    def read_takes(self, recording: PoseRecording) -> Iterator[Signal]:
+        """The recording; where joint angles are wanted, its stretches that have them."""
+        whole, angles = self._read(recording)
+        if angles is None:
+            yield whole
+            return
+        present = np.isfinite(angles).all(axis=1) & ~np.isclose(angles, 0).all(axis=1)
+        stretches = [part for part in _runs(present) if len(part) >= self.config.window_length]
+        used = sum(map(len, stretches))
+        notes = whole.notes | {NO_ANGLES: int((~present).sum()), SHORT: int(present.sum()) - used}
+        if not stretches:
+            logger.warning(f"{recording.path}: no stretch with joint angles is as long as a window; left out")
+        for i, part in enumerate(stretches):
+            yield Stretch(
+                whole.samples[:, part.start : part.stop],
+                whole.sampling_rate,
+                targets=_frames(angles[part.start : part.stop], self.config.target_hop),
+                metadata=whole.metadata,
+                name="" if len(part) == len(present) else str(part.start),
+                notes={} if i else notes,
+                whole=whole,
+                part=part,
+            )
+
+    def process(self, recording: Recording, signal: Signal) -> np.ndarray:
+        """Filter and normalise the whole recording, once, and cut the stretch out of it."""
+        if not isinstance(signal, Stretch):
+            return super().process(recording, signal)
+        if self._processed is None or self._processed[0] is not signal.whole:
+            channels = slice(None) if self.selected_channels is None else self.selected_channels
+            selected = replace(signal.whole, samples=signal.whole.samples[channels])
+            self._processed = signal.whole, super().process(recording, selected)
+        processed = self._processed[1]
+        rate = processed.shape[1] / signal.whole.samples.shape[1]
+        return processed[:, round(signal.part.start * rate) : round(signal.part.stop * rate)]
+
+    def _read(self, recording: PoseRecording) -> tuple[Signal, np.ndarray | None]:
+        """The whole recording, and its joint angles (time, 20), 0 where there are none, if they are wanted."""
         path = recording.path
         _check_rate(path)
         fields = {"time": ("f", ()), "emg": ("f", (NUM_CHANNELS,))}
@@ -160,20 +216,8 @@ class Emg2pose(EmgBuilder):
         if not len(read["time"]):
             raise RecordingError(f"{path}, dataset {GROUP}/{SERIES}: no samples; leave the file out")
         notes = {GAPS: check_timestamps(read["time"], SAMPLING_RATE, path)}
-        targets = None
-        if self.config.targets:
-            angles = read["joint_angles"].astype(np.float32)
-            failed = np.isclose(angles, 0).all(axis=1) | ~np.isfinite(angles).all(axis=1)
-            angles[failed] = np.nan
-            notes[NO_ANGLES] = int(failed.sum())
-            targets = _frames(angles, self.config.target_hop)
-        return Signal(
-            read["emg"].T,
-            SAMPLING_RATE,
-            targets=targets,
-            notes=notes,
-            metadata=dict(zip(DETAILS, recording.details, strict=True)),
-        )
+        details = dict(zip(DETAILS, recording.details, strict=True))
+        return Signal(read["emg"].T, SAMPLING_RATE, notes=notes, metadata=details), read.get("joint_angles")
 
     def _check_files(self, metadata: Path, rows: dict[str, dict[str, str]], files: dict[str, Path]) -> None:
         missing = [name for name in rows if name not in files]
@@ -216,7 +260,10 @@ def _read_metadata(path: Path) -> dict[str, dict[str, str]]:
                 name = row["filename"].removesuffix(".hdf5")
                 if name in rows:
                     raise LayoutError(f"{where}: {name} is listed twice; keep one of the lines")
-                rows[name] = row | {"split": split_name(row["split"])}
+                try:
+                    rows[name] = row | {"split": split_name(row["split"])}
+                except SplitError as error:
+                    raise SplitError(f"{where}: {error}") from None
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise LayoutError(f"{path} cannot be read as CSV ({error}); download it again") from error
     if not rows:
@@ -242,6 +289,12 @@ def _check_rate(path: str) -> None:
         raise RecordingError(
             f"{path}: sampled at {rate} Hz instead of {SAMPLING_RATE:g} Hz; is it a file of this corpus?"
         )
+
+
+def _runs(present: np.ndarray) -> list[range]:
+    """Where runs of True begin and end."""
+    borders = np.flatnonzero(np.diff(np.concatenate([[False], present, [False]]).astype(np.int8)))
+    return [range(start, stop) for start, stop in borders.reshape(-1, 2).tolist()]
 
 
 def _frames(angles: np.ndarray, hop: int) -> np.ndarray:

@@ -40,6 +40,10 @@ def open_group(path: Path | str, group: str = "/") -> Iterator[h5py.Group]:
     try:
         _check_heaps(Path(path))
         with h5py.File(path, "r") as file:
+            if outside := file.visititems_links(
+                lambda name, link: name if isinstance(link, h5py.ExternalLink) else None
+            ):
+                raise RecordingError(f"{path}: {outside!r} lies in another file; copy it into this one")
             found = file.get(group)
             if not isinstance(found, h5py.Group):
                 raise RecordingError(
@@ -89,7 +93,7 @@ def check_dataset(dataset: h5py.Dataset, where: str) -> None:
     Raises:
         RecordingError: values lie in other files, chunks are missing, or its size or type is impossible.
     """
-    if dataset.is_virtual or dataset.external or dataset.file.filename != dataset.parent.file.filename:
+    if dataset.is_virtual or dataset.external:
         raise RecordingError(f"{where}: its values lie in other files; copy them into this one")
     if dataset.nbytes > DEFLATE_LIMIT * Path(dataset.file.filename).stat().st_size:
         raise RecordingError(f"{where}: shape {dataset.shape} is more than the file can hold: {_AGAIN}")

@@ -6,8 +6,21 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import GESTURES, uci_lines, write_uci_file
+from fuzzing import damaged
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from dataset_builders.base import ConfigError, LayoutError, RecordingError, SplitError, load_corpus, make_builder
+from dataset_builders.base import (
+    ConfigError,
+    DataError,
+    LayoutError,
+    RecordingError,
+    SplitError,
+    load_corpus,
+    make_builder,
+)
+from dataset_builders.torch_view import WindowDataset
 
 SMALL = {"window_length": 100, "stride": 50}
 
@@ -148,6 +161,49 @@ def test_missing_subjects_and_data(uci_dir, tmp_path, caplog):
         load_corpus("uci_emg", uci_dir, **SMALL)
 
 
+def test_within_subject_protocol(uci_dir, caplog):
+    """Series 1 of everyone is for training, series 2 for testing; who lacks one is left out."""
+    options = {"protocol": "within_subject", **SMALL}
+    data, _ = load_corpus("uci_emg", uci_dir, **options)
+    assert {split: set(part["session"]) for split, part in data.items()} == {"train": {"1"}, "test": {"2"}}
+    assert {split: set(part["subject"]) for split, part in data.items()} == dict.fromkeys(data, {"01", "25", "31"})
+    assert not set(data["train"]["recording"]) & set(data["test"]["recording"])
+    by_subject, _ = load_corpus("uci_emg", uci_dir, **SMALL)
+    same = by_subject["validation"].filter(lambda row: row["session"] == "2")
+    np.testing.assert_array_equal(
+        windows(data, "test")[np.array(data["test"]["subject"]) == "25"], np.array(same["input_values"], np.float32)
+    )
+    write_uci_file(uci_dir / "25" / "3_raw_data_13-12_22.03.16.txt", uci_lines(GESTURES, seed=3))
+    next((uci_dir / "31").glob("1_*")).unlink()
+    builder = make_builder("uci_emg", uci_dir, **options)
+    assert [(r.subject, r.session, r.split) for r in builder.recordings] == [
+        (subject, session, split) for subject in ("01", "25") for session, split in (("1", "train"), ("2", "test"))
+    ]
+    assert "subjects 31 lack series 1 or 2" in caplog.text and "31" in builder.absent_subjects
+    for subject in ("01", "25"):
+        next((uci_dir / subject).glob("2_*")).unlink()
+    with pytest.raises(SplitError, match="no subject has series 1 and 2"):
+        load_corpus("uci_emg", uci_dir, **options)
+
+
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(st.data())
+def test_damaged_files(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("fuzz")
+    for subject in ("01", "25", "31"):
+        write_uci_file(folder / subject / "1_raw_data_x.txt", uci_lines([(1, 30), (2, 30)], seed=int(subject)))
+    path = folder / "01" / "1_raw_data_x.txt"
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    builder = make_builder("uci_emg", folder, window_length=20, stride=20)
+    try:
+        builder.recording_table(builder.recordings[0])
+    except DataError as error:
+        assert path.name in str(error)
+
+
 def test_real_files(shared_dir, tmp_path):
     """Three subjects of the real corpus."""
     with tarfile.open(shared_dir / "data" / "uci_emg.tar.xz") as bundle:
@@ -170,6 +226,20 @@ def test_the_whole_real_corpus(shared_dir, tmp_path):
     assert {split: len(part) for split, part in data.items()} == {"train": 8108, "validation": 1785, "test": 2023}
     subjects = {split: set(part["subject"]) for split, part in data.items()}
     assert not subjects["train"] & subjects["validation"] and not subjects["test"] & subjects["train"]
+
+
+def test_a_linear_model_within_subjects(shared_dir, tmp_path):
+    """Labels and signals of the real corpus line up."""
+    archive = shared_dir / "data" / "uci_emg.tar.xz"
+    subjects = ["07", "20", "32"]
+    data, _ = load_corpus("uci_emg", archive, cache_dir=tmp_path, protocol="within_subject", subjects=subjects)
+    for subject in subjects:
+        rms, labels = {}, {}
+        for split, part in data.items():
+            samples, of = WindowDataset(part.filter(lambda row, who=subject: row["subject"] == who)).arrays()
+            rms[split], labels[split] = np.sqrt((samples**2).mean(axis=2)), of
+        model = LinearDiscriminantAnalysis().fit(rms["train"], labels["train"])
+        assert model.score(rms["test"], labels["test"]) > 0.95
 
 
 def test_segments_of_the_writer():

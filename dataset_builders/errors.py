@@ -43,6 +43,10 @@ class DownloadError(DataError):
     """A file could not be fetched whole: no connection, not there, wrong checksum, full disk, no public address."""
 
 
+class PushError(DataError):
+    """A prepared folder cannot go to the Hub: no permission, no connection, a name or licence that forbids it."""
+
+
 @contextlib.contextmanager
 def disk_errors(partial: Path) -> Iterator[None]:
     """A full disk, a missing permission and the like, as an error that says what is kept and how to go on."""

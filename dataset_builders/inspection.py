@@ -186,7 +186,7 @@ def inspect_prepared(folder: str | Path, limit: int | None = None) -> Survey:
     folder = Path(folder)
     try:
         rate = TinyMyoFeatureExtractor.from_pretrained(folder).sampling_rate
-        shards = sorted((folder / "data").glob("*.parquet"))
+        shards = [path for split in SPLITS for path in sorted((folder / "data").glob(f"{split}-*.parquet"))]
         if not shards:
             raise LayoutError(f"{folder / 'data'} holds no parquet files: copy the folder again, or prepare it again")
         names = _class_names(shards[0])
@@ -216,8 +216,7 @@ def _count_rows(survey: Survey, shards: list[Path]) -> None:
         survey.recordings += len(table)
         survey.subjects.update(table["subject"].to_pylist())
         survey.sessions.update(table["session"].to_pylist())
-        split = shard.name.split("-")[0]
-        survey.splits[split if split in SPLITS else "other"] += len(table)
+        survey.splits[shard.name.split("-")[0]] += len(table)
 
 
 def _rows(shards: list[Path], rate: float, count: int, limit: int | None) -> Iterator[tuple[str, Signal]]:

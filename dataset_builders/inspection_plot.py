@@ -32,7 +32,7 @@ def plot_recording(signal: Signal, path: str | Path, title: str, class_names: tu
         class_names: of the labels.
     """
     channels = len(signal.samples)
-    height = max(3.2, ROW_HEIGHT * channels + 1.6)
+    height = max(3.2, (ROW_HEIGHT if channels <= 16 else 0.75 * ROW_HEIGHT) * channels + 1.6)
     figure = Figure(figsize=(14, height), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)  # draws without a display, and leaves the reader's own settings alone
     axes = figure.subplots(channels, 3, sharex="col", squeeze=False, gridspec_kw={"width_ratios": (6, 2.4, 2)})
@@ -58,7 +58,8 @@ def _draw_overview(
 ) -> None:
     seconds = _unit(signal)
     _shade(axis, signal, colours, slice(0, len(values)))
-    centred = values - np.nanmean(values) if np.isfinite(values).any() else values
+    finite = np.isfinite(values)
+    centred = np.where(finite, values - (values[finite].mean() if finite.any() else 0.0), np.nan)
     low, high, edges = _envelope(centred)
     # a column that touches its neighbour by nothing would be drawn as a gap
     axis.fill_between(edges * seconds, low, high, step="post", color=INK, linewidth=0.5, edgecolor=INK)
@@ -118,7 +119,7 @@ def _mark_gaps(axis: Axes, values: np.ndarray, seconds: float) -> None:
 def _mark_events(axis: Axes, signal: Signal) -> None:
     if signal.events is not None:
         for start in signal.events.starts:
-            axis.axvline(start * _unit(signal), color=MARK, linewidth=0.6, alpha=0.7)
+            axis.axvline(start * _unit(signal), ymin=0.84, color=MARK, linewidth=0.8, alpha=0.6)
 
 
 def _name_columns(axes: np.ndarray, signal: Signal, limit: float) -> None:
@@ -178,15 +179,15 @@ def _liveliest(samples: np.ndarray) -> slice:
     deviation = np.abs(np.nan_to_num(np.asarray(samples, np.float64)))
     deviation = np.abs(np.diff(deviation / np.maximum(deviation.std(axis=1, keepdims=True), 1e-30), axis=1)).sum(axis=0)
     sums = np.convolve(deviation, np.ones(CLOSE_UP - 1), "valid")
-    # a single step, as of an electrode that comes off, is not what is of interest: the liveliest but for 2 %
-    start = int(np.argmin(np.abs(sums - np.quantile(sums, 0.98))))
+    # a single step, as of an electrode that comes off, is not what is of interest: the liveliest but for 0.5 %
+    start = int(np.argmin(np.abs(sums - np.quantile(sums, 0.995))))
     return slice(start, start + CLOSE_UP)
 
 
 def _shared_limit(samples: np.ndarray) -> float:
     """A scale for all rows that leaves out rare peaks."""
-    centred = samples - np.nanmean(samples, axis=1, keepdims=True)
-    limits = [np.quantile(np.abs(row[np.isfinite(row)]), 0.999) for row in centred if np.isfinite(row).any()]
+    rows = [row[np.isfinite(row)] for row in samples if np.isfinite(row).any()]
+    limits = [np.quantile(np.abs(row - row.mean()), 0.999) for row in rows]
     return float(max(limits, default=0.0)) * 1.1 or 1.0
 
 

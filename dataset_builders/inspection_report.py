@@ -48,7 +48,7 @@ def warnings(survey: "Survey") -> list[str]:
     found = [f"cannot be read: {message}" for message in survey.unreadable[:SHOWN]]
     if len(survey.unreadable) > SHOWN:
         found.append(f"{len(survey.unreadable) - SHOWN} more recordings cannot be read")
-    found += [f"reading left out {count} {what}" for what, count in survey.notes.items()]
+    found += [f"while reading: {what}: {count}" for what, count in survey.notes.items()]
     if len(survey.rates) > 1:
         rates = ", ".join(f"{_rate(rate)} ({count})" for rate, count in survey.rates.items())
         found.append(f"the sampling rates differ: {rates}")
@@ -114,9 +114,15 @@ def _per_channel(affected: np.ndarray, severity: np.ndarray, verb: str, describe
     worst = channels[np.argmax(severity[channels])]
     plural = {"is": "are", "has": "have"}[verb]
     what = describe(worst).split(":")[0].split(" ")[0]
-    which = "all channels" if len(channels) == len(affected) else f"channels {', '.join(map(str, channels))}"
+    which = _channel_names(channels, len(affected))
     what = what if verb == "is" else "gaps (NaN)"
     return [f"{which} {plural} {what}; worst, channel {worst} {verb} {describe(worst)}"]
+
+
+def _channel_names(channels: np.ndarray, count: int) -> str:
+    if len(channels) == count > 1:
+        return "all channels"
+    return f"channel{'s' if len(channels) > 1 else ''} {', '.join(map(str, channels))}"
 
 
 def _hum_warnings(quality: ChannelQuality) -> list[str]:
@@ -124,10 +130,9 @@ def _hum_warnings(quality: ChannelQuality) -> list[str]:
     for frequency, levels in quality.hum().items():
         loud = np.flatnonzero(levels > HUM_DECIBELS)
         if len(loud):
-            which = "all channels" if len(loud) == quality.channels else f"channels {', '.join(map(str, loud))}"
-            found.append(
-                f"line noise at {frequency:g} Hz in {which}, up to {levels.max():.0f} dB above its neighbourhood"
-            )
+            which = _channel_names(loud, quality.channels)
+            level = f"{levels.max():.0f} dB above its neighbourhood"
+            found.append(f"line noise at {frequency:g} Hz in {which}, up to {level}")
     return found
 
 
@@ -210,7 +215,7 @@ def _is_numeric(cell: str) -> bool:
 def _percent(share: float) -> str:
     """A share as percent, with digits where it is small."""
     value = 100 * share
-    if value == 0 or value >= 10:
+    if value == 0 or value >= 9.95:
         return f"{value:.0f} %"
     return f"{value:.1f} %" if value >= 0.1 else f"{value:.1g} %"
 

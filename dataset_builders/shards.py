@@ -206,7 +206,8 @@ def _write_parquet(parts: list[Path], path: Path) -> None:
     schema = schemas[0].with_metadata(schemas[0].metadata | {NOTES: json.dumps(notes, sort_keys=True).encode()})
     # overlapping windows repeat their samples, which zstd finds and the default compression does not
     text = [field.name for field in schema if pa.types.is_string(field.type)]
-    with pq.ParquetWriter(path, schema, use_dictionary=text, compression="zstd") as writer:
+    checked = {"write_page_checksum": True}  # so that damage on the way to a reader is noticed
+    with pq.ParquetWriter(path, schema, use_dictionary=text, compression="zstd", **checked) as writer:
         kept: list[pa.Table] = []
         for part in parts:
             kept.append(_open_arrow(part).read_all().cast(schema))

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 app = typer.Typer(
-    help="Surface-EMG models: prepare recordings, train, evaluate, predict.",
+    help="Surface-EMG models: inspect and prepare recordings, train, evaluate, predict.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,9 +27,15 @@ FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 OUR_PACKAGES = ("tinymyo_hf", "dataset_builders", "trainers")
 TABLE_ROWS = 20
 
-DataDir = Annotated[str | None, typer.Option(help="Folder or archive with the raw files.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder, archive or folder of archives with the raw files.")]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch missing raw files from the official source, into DATA_DIR or a cache.")
+]
 NumProc = Annotated[int | None, typer.Option(min=1, help="Processes that prepare recordings.")]
 SamplingRate = Annotated[float | None, typer.Option(help="Hz, where the file does not state it.")]
+Channels = Annotated[str | None, typer.Option(help="Channels to use, by name or position: 0,1,2.")]
+Key = Annotated[str | None, typer.Option(help="Variable to read from a file of several arrays.")]
+Layout = Annotated[str | None, typer.Option(help="channels_time or time_channels, for arrays.")]
 
 
 class Positions(StrEnum):
@@ -48,6 +55,18 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     context.obj = {"debug": debug}
+
+
+class _CorpusCommand(TyperCommand):
+    """A command whose help lists the corpora, which are looked up only when that help is asked for."""
+
+    def format_help(self, context: typer.Context, formatter: Any) -> None:
+        from dataset_builders import BUILDERS
+
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument):
+                parameter.help = f"{parameter.help}: {', '.join(BUILDERS)}."
+        super().format_help(context, formatter)
 
 
 def _command(**options: Any) -> Callable:
@@ -102,12 +121,13 @@ def demo(
     run_demo(data_dir, output, overrides=context.args, num_proc=num_proc)
 
 
-@_command(context_settings=FIELDS)
+@_command(cls=_CorpusCommand, context_settings=FIELDS)
 def prepare(
     context: typer.Context,
-    builder: Annotated[str, typer.Argument(help="uci_emg, synthetic or emg_folder.")],
+    builder: Annotated[str, typer.Argument(metavar="CORPUS", help="One of the corpora")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     data_dir: DataDir = None,
+    download: Download = False,
     num_proc: NumProc = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another preparation in OUT.")] = False,
 ) -> None:
@@ -117,8 +137,82 @@ def prepare(
     """
     from dataset_builders.hub import prepare as prepare_folder
 
-    folder = prepare_folder(builder, data_dir, out, num_proc, overwrite=overwrite, **_builder_fields(context.args))
+    fields = _builder_fields(context.args)
+    folder = prepare_folder(builder, data_dir, out, num_proc, overwrite=overwrite, download=download, **fields)
     typer.echo(f"{folder} is ready: load_dataset({str(folder)!r}), or `dataset: {folder}` in a recipe")
+
+
+@_command(cls=_CorpusCommand, context_settings=FIELDS)
+def inspect(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(help="A recording, a folder made by prepare, or one of the corpora")],
+    data_dir: DataDir = None,
+    download: Download = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read so many recordings, spread over the corpus.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the first recording read into this .png file.")] = None,
+    sampling_rate: SamplingRate = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of a recording that holds its labels.")] = None,
+    channels: Channels = None,
+    key: Key = None,
+    layout: Layout = None,
+) -> None:
+    """Tell what is in a corpus or a file: who, what, how long, and what is wrong with the signals.
+
+    Further `--field value` pairs are fields of the builder of a corpus.
+    """
+    from dataset_builders.base import BUILDERS, ConfigError, make_builder
+    from dataset_builders.inspection import inspect_corpus, inspect_file, inspect_prepared, is_prepared
+
+    fields = _builder_fields(context.args)
+    label = _channel_list(label_column)
+    options = {
+        "sampling_rate": sampling_rate,
+        "label_column": label[0] if label else None,
+        "channels": _channel_list(channels),
+        "key": key,
+        "layout": layout,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    if target in BUILDERS:
+        builder = make_builder(target, data_dir, download=download, **fields | options)
+        survey = inspect_corpus(builder, limit)
+    elif fields:
+        raise ConfigError(f"{', '.join(fields)}: fields are for one of the corpora: {', '.join(BUILDERS)}")
+    elif is_prepared(target):
+        survey = inspect_prepared(target, limit)
+    elif Path(target).is_dir():
+        raise ConfigError(
+            f"{target} is a folder of raw files: name its corpus, as in `tinymyo inspect uci_emg --data-dir {target}`"
+        )
+    else:
+        survey = inspect_file(target, **options)
+    typer.echo(survey.report())
+    if plot is not None:
+        from dataset_builders.inspection_plot import plot_recording
+
+        name, signal = survey.first
+        plot_recording(signal, plot, name, survey.class_names)
+        typer.echo(f"\nThe signals of {name} are drawn in {plot}")
+
+
+@_command()
+def push(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="A folder made by prepare.")],
+    repo_id: Annotated[str, typer.Argument(help="The dataset repository: user/name or organisation/name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Upload; without it nothing is sent.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see the repository.")] = False,
+) -> None:
+    """Check a prepared folder and show what would go to the Hub; with --yes, upload it (privately)."""
+    from dataset_builders.push import plan_push
+    from dataset_builders.push import push as upload
+
+    plan = plan_push(folder, repo_id, public)
+    typer.echo(plan.report())
+    if yes:
+        typer.echo(f"\nUploaded to {upload(plan)}")
+    else:
+        typer.echo("\nNothing has been sent: give the same command with --yes to upload.")
 
 
 @_command(context_settings=FIELDS)
@@ -181,9 +275,9 @@ def predict(
     file: Annotated[Path, typer.Argument(help="A recording: csv, tsv, txt, parquet, npy, npz, mat or hdf5.")],
     sampling_rate: SamplingRate = None,
     output: Annotated[Path | None, typer.Option(help="Write all windows to this .csv or .json file.")] = None,
-    channels: Annotated[str | None, typer.Option(help="Channels to use, by name or position: 0,1,2.")] = None,
-    key: Annotated[str | None, typer.Option(help="Variable to read from a file of several arrays.")] = None,
-    layout: Annotated[str | None, typer.Option(help="channels_time or time_channels, for arrays.")] = None,
+    channels: Channels = None,
+    key: Key = None,
+    layout: Layout = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Samples between windows.")] = None,
     resample: Annotated[bool, typer.Option("--resample", help="Convert recordings at another rate.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 32,

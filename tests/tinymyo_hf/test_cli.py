@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForPreTraining, TinyMyoForSequenceClassification
 from tinymyo_hf.cli import app
 
-COMMANDS = ("demo", "prepare", "train", "evaluate", "predict", "convert")
+COMMANDS = ("demo", "prepare", "inspect", "push", "train", "evaluate", "predict", "convert")
 
 
 def tinymyo(*arguments, code=0):
@@ -159,3 +159,85 @@ def test_train_and_prepare_refuse_what_cannot_work(tmp_path):
     assert "synthetic has no option strides" in refused("prepare", "synthetic", "--out", tmp_path / "p", "--strides", 5)
     assert "window_length" in refused("prepare", "synthetic", "--out", tmp_path / "p", "--window_length", "210")
     assert not (tmp_path / "p").exists()
+
+
+def test_help_lists_the_corpora():
+    from dataset_builders import BUILDERS
+
+    for command in ("prepare", "inspect"):
+        text = tinymyo(command, "--help").output
+        assert all(name in text for name in BUILDERS) and "--download" in text
+
+
+def test_inspect_a_file(recording, tmp_path):
+    samples = np.load(recording)
+    samples[3] = 7
+    np.save(recording, samples)
+    out = tinymyo("inspect", recording, "--sampling-rate", 200, "--plot", tmp_path / "new/picture.png").stdout
+    assert "channel 3 is dead" in out and "10 s" in out and "recording.npy are drawn in" in out
+    assert (tmp_path / "new/picture.png").read_bytes().startswith(b"\x89PNG")
+    some = tinymyo("inspect", recording, "--sampling-rate", 200, "--channels", "0,1").stdout
+    assert "Nothing conspicuous" in some and "channels    2" in some
+
+
+def test_inspect_labels_of_a_table(tmp_path):
+    rows = [
+        f"{a},{b},{'rest' if i < 600 else 'fist'}"
+        for i, (a, b) in enumerate(np.random.default_rng(0).normal(size=(1000, 2)))
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["x,y,what", *rows]))
+    out = tinymyo("inspect", tmp_path / "a.csv", "--label-column", "what", "--sampling-rate", 100).stdout
+    assert [line.split()[:3] for line in out.splitlines() if line.startswith(("rest", "fist"))] == [
+        ["fist", "1", "400"],
+        ["rest", "1", "600"],
+    ]
+
+
+SMALL = ("--num_subjects", 4, "--num_sessions", 1, "--num_repetitions", 1, "--hold", 1.5)
+
+
+def test_prepare_inspect_and_push(tmp_path, monkeypatch):
+    out = tinymyo("inspect", "synthetic", "--limit", 2, *SMALL, "--channels", "0,1,2").stdout
+    assert "4 (2 of them read)" in out and "wrist flexion" in out and "4: 01, 02, 03, 04" in out
+    folder = tmp_path / "prepared"
+    tinymyo("prepare", "synthetic", "--out", folder, *SMALL)
+    assert "prepared: filtered" in tinymyo("inspect", folder, "--limit", 5).stdout
+    sent = []
+    monkeypatch.setattr("dataset_builders.push.push", lambda plan: sent.append(plan) or "https://hub/me/emg")
+    out = tinymyo("push", folder, "me/emg").stdout
+    assert "Nothing has been sent" in out and "apache-2.0" in out and "me/emg (private)" in out and not sent
+    assert "Uploaded to https://hub/me/emg" in tinymyo("push", folder, "me/emg", "--yes", "--public").stdout
+    assert sent[0].repo_id == "me/emg" and sent[0].public
+    assert "lacks an owner" in refused("push", folder, "emg")
+    (folder / "README.md").unlink()
+    assert "no README.md" in refused("push", folder, "me/emg", "--yes") and len(sent) == 1
+
+
+def test_inspect_refuses_what_cannot_work(recording, tmp_path):
+    assert "name its corpus" in refused("inspect", tmp_path)
+    assert "no such file" in refused("inspect", tmp_path / "missing.npy")
+    assert "for one of the corpora" in refused("inspect", recording, "--protocol", "paper")
+    assert "uci_emg needs data_dir" in refused("inspect", "uci_emg")
+    assert "synthetic has no option key" in refused("inspect", "synthetic", "--key", "emg")
+
+
+def test_download(tmp_path, monkeypatch):
+    from dataset_builders.download import Download
+    from dataset_builders.errors import DownloadError
+
+    asked = []
+
+    def fetch(downloads, folder, page, *more):
+        asked.append((downloads, folder))
+        raise DownloadError("no connection")
+
+    monkeypatch.setattr("dataset_builders.download.fetch", fetch)
+    files = (Download("http://127.0.0.1/a.zip", "a.zip"),)
+    monkeypatch.setattr("dataset_builders.uci_emg.UciEmg.DOWNLOADS", files)
+    commands = (("inspect",), ("prepare", "--out", tmp_path / "out"))
+    for name, *options in commands:
+        assert "no connection" in refused(name, "uci_emg", "--data-dir", tmp_path / "raw", "--download", *options)
+    assert asked == [(files, tmp_path / "raw")] * 2
+    monkeypatch.setattr("dataset_builders.uci_emg.UciEmg.DOWNLOADS", ())
+    assert "https://archive.ics.uci.edu/dataset/481" in refused("inspect", "uci_emg", "--download")
+    assert "nothing to download" in refused("inspect", "synthetic", "--download")

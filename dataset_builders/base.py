@@ -39,7 +39,7 @@ from .errors import (
     RecordingError,
     SplitError,
 )
-from .protocols import SPLITS, group_split, listing, subject_split
+from .protocols import SPLITS, group_split, listed, subject_split
 from .windows import Windows, cut_windows, nested_array, window_features
 
 logger = datasets.utils.logging.get_logger(__name__)
@@ -215,7 +215,7 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
         self.absent_subjects = tuple(s for s in group_split(groups, "subject") if s not in present)
         if self.absent_subjects:
             logger.warning(
-                f"{self.config.data_dir}: no files of subjects {listing(self.absent_subjects)}; going on without them"
+                f"{self.config.data_dir}: no files of subjects {listed(self.absent_subjects)}; going on without them"
             )
         return split_of
 

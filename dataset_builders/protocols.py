@@ -63,7 +63,7 @@ def subject_split(
     missing = [subject for subject in split_of if subject not in present]
     if missing and not allow_missing:
         raise SplitError(
-            f"{len(missing)} subjects of the protocol have no recording: {listing(missing)}. Complete the corpus, "
+            f"{len(missing)} subjects of the protocol have no recording: {listed(missing)}. Complete the corpus, "
             "or pass allow_missing=True to work with the subjects that are there"
         )
     unknown = sorted(present - split_of.keys())
@@ -71,7 +71,7 @@ def subject_split(
         raise SplitError(f"subjects {listed(unknown)} are in no split: name them in the split they belong to")
     for split, members in groups.items():
         if members and not present.intersection(members):
-            raise SplitError(f"no subject of the {split} split has a recording ({listing(members)} expected)")
+            raise SplitError(f"no subject of the {split} split has a recording ({listed(members)} expected)")
     return {subject: split for subject, split in split_of.items() if subject in present}
 
 
@@ -105,13 +105,6 @@ def repetition_split(groups: Mapping[str, Sequence[int]]) -> dict[str, tuple[int
         if min(repetitions) < 1:
             raise SplitError(f"the {split} split names repetition {min(repetitions)}: repetitions count from 1")
     return {split_name(split): tuple(repetitions) for split, repetitions in groups.items()}
-
-
-def listing(names: Sequence[str]) -> str:
-    """Names for a message: all of them, or the first 20 of more than 40."""
-    if len(names) <= 40:
-        return ", ".join(names)
-    return f"{', '.join(names[:20])} and {len(names) - 20} more"
 
 
 def natural_key(text: str) -> tuple:

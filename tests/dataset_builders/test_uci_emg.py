@@ -148,7 +148,7 @@ def test_official_zip_layout(uci_dir, tmp_path):
 
 
 def test_missing_subjects_and_data(uci_dir, tmp_path, caplog):
-    with pytest.raises(SplitError, match="33 subjects .* 02, 03"):
+    with pytest.raises(SplitError, match="33 subjects .* 02 to 24, 26 to 30"):
         load_corpus("uci_emg", uci_dir, allow_missing=False, **SMALL)
     with pytest.raises(ConfigError, match=r"needs data_dir.*archive\.ics\.uci\.edu/dataset/481"):
         load_corpus("uci_emg", **SMALL)

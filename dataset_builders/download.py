@@ -120,11 +120,11 @@ def fetch(
     """
     downloads, folder, patience = tuple(downloads), Path(folder).expanduser(), patience or Patience()
     targets = [folder / _safe_name(download) for download in downloads]
+    if all(map(_is_whole, downloads, targets)):  # also where the folder cannot be written to
+        return targets
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK), open_client(patience) as client:
-            if all(map(_is_whole, downloads, targets)):
-                return targets
             stated = _with_zenodo_checksums(client, downloads, patience)
             todo = [pair for pair in zip(stated, targets, strict=True) if not _is_whole(*pair)]
             _check_space(folder, [(download, _part(target)) for download, target in todo])

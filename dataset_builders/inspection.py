@@ -195,9 +195,9 @@ def inspect_prepared(folder: str | Path, limit: int | None = None) -> Survey:
         for name, signal in _rows(shards, rate, survey.recordings, limit):
             survey.add(signal, name)
             survey.read += 1
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # on damaged files Arrow and JSON raise almost anything
         raise LayoutError(
             f"{folder} cannot be read as a prepared dataset ({error}): copy it again, or prepare it again"
         ) from error

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ from .signal_quality import MAINS
 COLUMNS = 1500  # what is longer is drawn as the span of its values in each of so many stretches
 CLOSE_UP = 200  # samples
 ROW_HEIGHT = 0.62  # inches per channel
+GOLDEN_RATIO = 0.618
 INK, RULE, MARK = "#1f2a33", "#d7dce0", "#D55E00"
 # Colours that stay apart for colour-blind readers (Okabe & Ito); corpora with more classes use a wheel.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -156,7 +157,7 @@ def _class_colours(signal: Signal, class_names: tuple[str, ...]) -> dict[str, tu
     if len(present) <= len(PALETTE):
         wheel = PALETTE
     else:
-        wheel = [plt.get_cmap("hsv")(i / len(present)) for i in range(len(present))]
+        wheel = [colormaps["hsv"](i * GOLDEN_RATIO % 1) for i in range(len(present))]  # neighbours lie far apart
     names = [class_names[label] if label < len(class_names) else str(label) for label in present]
     return {name: (label, wheel[i]) for i, (name, label) in enumerate(zip(names, present, strict=True))}
 

@@ -165,7 +165,8 @@ def _classes(survey: "Survey") -> str:
     rows = []
     total = sum(survey.classes.values())
     for label in sorted({label for label, _ in survey.classes}):
-        name = "(no class)" if label == UNLABELLED else survey.class_names[label]
+        known = 0 <= label < len(survey.class_names)
+        name = "(no class)" if label == UNLABELLED else survey.class_names[label] if known else str(label)
         per_rate = {rate: count for (other, rate), count in survey.classes.items() if other == label}
         samples = sum(per_rate.values())
         time = "" if None in per_rate else _time(sum(count / rate for rate, count in per_rate.items()))

@@ -58,7 +58,8 @@ class ChannelQuality:
 
     def add(self, samples: np.ndarray, rate: float | None) -> None:
         """Count in a take: (channels, time) at `rate` Hz; without a rate there is no spectrum."""
-        samples = np.asarray(samples, np.float64)
+        with np.errstate(invalid="ignore"):  # some NaN of damaged files warn when they are converted
+            samples = np.asarray(samples, np.float64)
         if samples.shape[1] == 0:
             return
         finite = np.isfinite(samples)

@@ -5,6 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from conftest import uci_lines, write_uci_file
+from fuzzing import damaged
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from dataset_builders.base import DataError, Events, LayoutError, RecordingError, Signal, make_builder
@@ -30,6 +33,12 @@ def survey_of(samples: np.ndarray, rate: float = RATE) -> Survey:
 def only_warning(samples: np.ndarray, rate: float = RATE) -> str:
     (warning,) = survey_of(samples, rate).warnings()
     return warning
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inspection") / "synthetic"
+    return prepare("synthetic", None, folder, num_subjects=4, num_sessions=1, num_repetitions=1, hold=1.5)
 
 
 @pytest.mark.parametrize("make", [lambda x: x, np.round, lambda x: np.round(x / 50), lambda x: x.astype(np.float32)])
@@ -221,6 +230,20 @@ def test_a_prepared_folder(uci_dir, tmp_path):
     (folder / "data").rename(folder / "gone")
     with pytest.raises(LayoutError, match="no parquet files"):
         inspect_prepared(folder)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damaged_prepared_folders_raise_our_errors_only(prepared, data):
+    file = data.draw(st.sampled_from([prepared / "preprocessor_config.json", next((prepared / "data").glob("test-*"))]))
+    valid = file.read_bytes()
+    try:
+        file.write_bytes(data.draw(damaged(valid)))
+        inspect_prepared(prepared, limit=20).report()
+    except DataError as error:
+        assert str(prepared) in str(error)
+    finally:
+        file.write_bytes(valid)
 
 
 @pytest.mark.parametrize("kind", ["float32", "int16"])

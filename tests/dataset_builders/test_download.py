@@ -4,18 +4,20 @@ import errno
 import hashlib
 import http.server
 import json
+import multiprocessing
 import os
 import random
 import re
 import shutil
 import threading
+import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
 import pytest
 
 from dataset_builders import download as module
-from dataset_builders.base import DataError, EmgBuilder
+from dataset_builders.base import DataError, EmgBuilder, make_builder
 from dataset_builders.download import Download, Patience, download_corpus, fetch, zenodo_files
 from dataset_builders.errors import DownloadError
 
@@ -37,6 +39,7 @@ class Answers:
         ranges: whether Range is honoured.
         if_range: whether If-Range is honoured.
         length: whether Content-Length is sent.
+        stall: what to wait for before the connection is closed.
     """
 
     content: bytes = CONTENT
@@ -48,6 +51,7 @@ class Answers:
     ranges: bool = True
     if_range: bool = True
     length: bool = True
+    stall: threading.Event | None = None
 
 
 class Host(http.server.ThreadingHTTPServer):
@@ -101,6 +105,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content) - first))
         self.end_headers()
         self.wfile.write(content[first:] if answer.cut is None else content[first : first + answer.cut])
+        if answer.stall:
+            self.wfile.flush()
+            answer.stall.wait(10)
 
 
 @pytest.fixture
@@ -166,6 +173,22 @@ def test_a_later_run_goes_on(host, tmp_path):
     assert "503" in message and "3 times in a row" in message and "100000 bytes are kept" in message
     host.requests.clear()
     assert get(host, tmp_path, Answers()) == CONTENT and host.ranges == ["bytes=100000-"]
+
+
+def test_a_killed_process_leaves_what_the_next_one_needs(host, tmp_path):
+    stall = threading.Event()
+    host.script["/a.zip"] = [Answers(cut=100_000, stall=stall), Answers()]
+    downloads = [Download(host.url("/a.zip"), "a.zip", md5=MD5)]
+    process = multiprocessing.get_context("fork").Process(target=fetch, args=(downloads, tmp_path))
+    process.start()
+    part, deadline = tmp_path / "a.zip.part", time.monotonic() + 10
+    while not (part.exists() and part.stat().st_size == 100_000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    stall.set()
+    fetch(downloads, tmp_path, patience=QUICK)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT and host.ranges == [None, "bytes=100000-"]
 
 
 def test_a_whole_part_is_not_fetched_again(host, tmp_path):
@@ -408,6 +431,18 @@ def test_download_corpus(host, tmp_path):
     builder_class = corpus(DOWNLOADS=(Download(host.url("/s1.zip"), "s1.zip", md5=MD5),))
     assert download_corpus(builder_class, tmp_path / "raw") == tmp_path / "raw"
     assert (tmp_path / "raw/s1.zip").read_bytes() == CONTENT
+
+
+def test_a_builder_from_nothing(host, tmp_path, uci_dir, monkeypatch):
+    """download=True: fetched into the cache once, extracted, read."""
+    archive = shutil.make_archive(tmp_path / "packed", "zip", uci_dir.parent, uci_dir.name)
+    host.script["/emg.zip"] = [Answers((tmp_path / archive).read_bytes()), Answers(status=404)]
+    monkeypatch.setattr("dataset_builders.uci_emg.UciEmg.DOWNLOADS", (Download(host.url("/emg.zip"), "emg.zip"),))
+    expected = [recording.name for recording in make_builder("uci_emg", uci_dir).recordings]
+    for _ in range(2):
+        builder = make_builder("uci_emg", cache_dir=tmp_path / "cache", download=True)
+        assert [recording.name for recording in builder.recordings] == expected
+    assert len(host.requests) == 1
 
 
 @pytest.mark.parametrize(

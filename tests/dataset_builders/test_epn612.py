@@ -268,7 +268,7 @@ def test_a_channel_and_a_subject(corpus):
     np.testing.assert_array_equal(two, eight[:, [2, 0]])
 
 
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ

@@ -15,6 +15,9 @@ import numpy as np
 from .errors import RecordingError
 from .hdf5_files import check_dataset
 
+_AGAIN = "download the file again"
+_ROW_OF_BYTES = h5py.h5t.vlen_create(h5py.h5t.STD_U8LE)
+
 _MARK = object()
 _VALUES = (
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "GLOBAL"),
@@ -43,7 +46,9 @@ def read_frame(group: h5py.Group, where: str) -> dict[str, np.ndarray]:
     columns: dict[str, np.ndarray] = {}
     blocks = 0
     while f"block{blocks}_items" in group:
-        names = [name.decode("utf-8", "replace") for name in np.atleast_1d(group[f"block{blocks}_items"][()])]
+        items = group[f"block{blocks}_items"]
+        check_dataset(items, f"{where}/block{blocks}_items")
+        names = [str(name, "utf-8", "replace") for name in items[()].ravel().astype(bytes)]
         values = _block_values(group[f"block{blocks}_values"], len(names), f"{where}/block{blocks}_values")
         if values.shape[1:] != (len(names),):
             raise RecordingError(f"{where}: {len(names)} columns named for values of shape {values.shape}; {_AGAIN}")
@@ -56,9 +61,6 @@ def read_frame(group: h5py.Group, where: str) -> dict[str, np.ndarray]:
     return columns
 
 
-_AGAIN = "download the file again"
-
-
 def _block_values(dataset: h5py.Dataset, columns: int, where: str) -> np.ndarray:
     """Values (rows, columns) of one block; text is a pickled array, stored as bytes in a row of its own."""
     if "shape" in dataset.attrs:  # pandas' mark of a table without rows, which HDF5 files could not hold once
@@ -66,8 +68,8 @@ def _block_values(dataset: h5py.Dataset, columns: int, where: str) -> np.ndarray
     check_dataset(dataset, where)
     if dataset.dtype.kind in "iufS":
         return dataset[()]
-    bytes_in_rows = h5py.check_vlen_dtype(dataset.dtype) == np.uint8
-    if not bytes_in_rows or not dataset.id.get_type().get_super().equal(h5py.h5t.STD_U8LE) or dataset.shape != (1,):
+    # in encoded form, as the library crashes over bits that its own comparison of types passes over
+    if dataset.id.get_type().encode() != _ROW_OF_BYTES.encode() or dataset.shape != (1,):
         raise RecordingError(f"{where}: neither numbers nor pickled text ({dataset.dtype}, {dataset.shape}); {_AGAIN}")
     if dataset.chunks:
         chunk = dataset.id.get_chunk_info(0)

@@ -151,7 +151,7 @@ def _attribute(
     attribute = node.attrs.get_id(name)
     kind = attribute.get_type()
     # the library crashes where a damaged type says that something else lies there
-    sound = kind.equal(h5py.h5t.py_create(attribute.dtype, logical=True))
+    sound = isinstance(kind, h5py.h5t.TypeStringID) or kind.equal(h5py.h5t.py_create(attribute.dtype))
     if not sound or not isinstance(kind, kinds) or attribute.shape != ():
         raise RecordingError(f"{path}, attribute {name!r} of {node.name}: not {what} ({attribute.dtype}); {AGAIN}")
     return attribute

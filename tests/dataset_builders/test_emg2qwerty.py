@@ -376,6 +376,16 @@ def test_attributes_as_bytes(corpus):
     assert signal.events.names == ("a",) and signal.metadata["condition"] == "on_keyboard"
 
 
+def test_a_damaged_type_of_an_attribute_does_not_crash_the_library(corpus):
+    """A text whose type turned into another sequence of variable length, one bit away."""
+    path = corpus / f"{session('71409769', 0)}.hdf5"
+    text = bytes.fromhex("19 01 01 00 10 00 00 00")
+    assert text in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(text, bytes.fromhex("19 00 01 00 10 00 00 00")))
+    with pytest.raises(RecordingError, match="'session_name' of /emg2qwerty: not a text"):
+        first_signal(corpus)
+
+
 @pytest.mark.parametrize(("field", "width"), [("emg_left", 8), ("emg_right", None)])
 def test_other_fields(corpus, field, width):
     kinds = [("emg_left", "<f4", (16,)), ("emg_right", "<f4", (16,)), ("time", "<f8")]

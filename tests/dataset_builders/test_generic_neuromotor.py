@@ -362,6 +362,16 @@ def test_faulty_files(tmp_path, change, words):
     assert all(word in str(caught.value) for word in (str(path), *words)), str(caught.value)
 
 
+def test_a_damaged_type_of_the_pickled_text_does_not_crash_the_library(tmp_path):
+    write_recording(tmp_path, 0, PROMPTS)
+    path = tmp_path / f"{dataset(0)}.hdf5"
+    sequence_of_bytes = bytes.fromhex("19 00 00 00 10 00 00 00 10 00 00 00 01 00 00 00")
+    assert sequence_of_bytes in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(sequence_of_bytes, b"\x19\x08" + sequence_of_bytes[2:]))
+    with pytest.raises(RecordingError, match="neither numbers nor pickled text"):
+        only_signal(tmp_path)
+
+
 def test_stage_without_samples(tmp_path):
     write_recording(tmp_path, 0, PROMPTS)
     write_corpus(tmp_path, [(dataset(0), 9000, 9999, "train")])

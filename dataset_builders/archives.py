@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -19,15 +20,19 @@ from typing import IO
 import datasets
 from filelock import FileLock
 
-from .errors import ArchiveError, LayoutError
+from .errors import ArchiveError, DataError, LayoutError
 
 ARCHIVE_KINDS = "zip, tar, tar.gz, tar.xz or tar.bz2"
 ARCHIVE_NAME = re.compile(r"(?P<stem>.+?)\.(zip|tar|tar\.gz|tgz|tar\.xz|txz|tar\.bz2|tbz2?)", re.IGNORECASE)
 UNREADABLE_NAME = re.compile(r".+\.(rar|7z)", re.IGNORECASE)
-_READ_ERRORS = (
+_READ_ERRORS = (  # what the libraries raise on damaged archives
     EOFError,
     OSError,
-    NotImplementedError,
+    IndexError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
     tarfile.TarError,
     zipfile.BadZipFile,
     lzma.LZMAError,
@@ -206,7 +211,7 @@ def _made_atomically(target: Path) -> Iterator[Path]:
 def _translated_errors(archive: Path) -> Iterator[None]:
     try:
         yield
-    except ArchiveError:
+    except DataError:
         raise
     except _READ_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:

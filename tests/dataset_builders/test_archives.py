@@ -152,6 +152,15 @@ def test_zip_link_and_encrypted_member(tmp_path):
     refused(archive, tmp_path / "cache", "encrypted")
 
 
+def test_zip_member_without_a_name(tmp_path):
+    archive = make_archive(tmp_path / "corpus.zip", {"a": b"x"})
+    content = bytearray(archive.read_bytes())
+    for signature, length in ((b"PK\x03\x04", 30), (b"PK\x01\x02", 46)):
+        content[content.index(signature) + length] = 0
+    archive.write_bytes(bytes(content))
+    refused(archive, tmp_path / "cache", "truncated or corrupt")
+
+
 def test_repeated_member(tmp_path):
     archive = tmp_path / "corpus.tar"
     with tarfile.open(archive, "w") as bundle:
@@ -314,7 +323,9 @@ def test_a_corpus_in_archives(uci_dir, tmp_path):
 @given(data=st.data())
 def test_damaged_archives_raise_our_errors_only(tmp_path_factory, kind, data):
     folder = tmp_path_factory.mktemp("raw")
-    archive = make_archive(folder / f"s1.{kind}", {"s1/a.mat": b"a" * 600, "s1/inner.zip": b"PK\x03\x04nothing"})
+    inner = make_archive(folder / "inner.zip", {"b.mat": b"b" * 300})
+    archive = make_archive(folder / f"s1.{kind}", {"s1/a.mat": b"a" * 600, "s1/inner.zip": inner.read_bytes()})
+    inner.unlink()
     archive.write_bytes(data.draw(damaged(archive.read_bytes())))
     for source in (folder, archive):
         try:

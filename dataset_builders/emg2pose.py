@@ -31,7 +31,7 @@ from .config import FROM_PROTOCOL
 from .errors import LayoutError, RecordingError, SplitError
 from .hdf5_files import check_timestamps, open_group, read_fields
 from .protocols import natural_key, split_name
-from .reality_labs import GAPS, SAMPLING_RATE, find_files
+from .reality_labs import GAPS, SAMPLING_RATE, find_files, number_attribute, text_attribute
 
 GROUP, SERIES = "emg2pose", "timeseries"
 NUM_CHANNELS = 16
@@ -274,17 +274,14 @@ def _read_metadata(path: Path) -> dict[str, dict[str, str]]:
 def _described_by_itself(path: Path) -> PoseRecording:
     """What the attributes of a file say about it."""
     with open_group(path, GROUP) as group:
-        values = {name: group.attrs.get(name, "") for name in ("user", "session", "stage", "side")}
-    wrong = [name for name, value in values.items() if not isinstance(value, str)]
-    if wrong:
-        raise RecordingError(f"{path}, group {GROUP!r}: attribute {wrong[0]!r} is no text; download the file again")
+        values = {name: text_attribute(group, name, str(path)) for name in ("user", "session", "stage", "side")}
     details = (values["stage"], values["side"], "", "")
     return PoseRecording(str(path), path.stem, values["user"], values["session"], "train", details=details)
 
 
 def _check_rate(path: str) -> None:
     with open_group(path, GROUP) as group:
-        rate = group.attrs.get("sample_rate", SAMPLING_RATE)
+        rate = number_attribute(group, "sample_rate", path)
     if rate != SAMPLING_RATE:
         raise RecordingError(
             f"{path}: sampled at {rate} Hz instead of {SAMPLING_RATE:g} Hz; is it a file of this corpus?"

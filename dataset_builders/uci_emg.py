@@ -40,6 +40,8 @@ from .protocols import natural_key
 CHANNELS = tuple(f"channel{i}" for i in range(1, 9))
 CLASS_COLUMN = "class"
 RAW_CLASSES = range(8)
+CUT_FILE = "34/1_raw_data_10-51_07.04.16.txt"
+"""The one file of the corpus whose last line is said to lack its class, as published; it is left out and counted."""
 SUBJECTS = {
     "train": tuple(f"{i:02d}" for i in range(1, 25)),
     "validation": tuple(f"{i:02d}" for i in range(25, 31)),
@@ -116,9 +118,12 @@ class UciEmg(EmgBuilder):
 
     def read_recording(self, recording: Recording) -> Signal:
         """One series; classes become labels."""
-        samples, classes = _read_series(Path(recording.path), recording.name)
+        path, content, cut = Path(recording.path), None, 0
+        if recording.name == CUT_FILE:
+            content, cut = _without_cut_line(path)
+        samples, classes = _read_series(path, content)
         labels = np.where((classes >= 1) & (classes <= 6), classes - 1, UNLABELLED)
-        return Signal(samples, self.config.sampling_rate, labels)
+        return Signal(samples, self.config.sampling_rate, labels, notes={"last lines without a class": cut})
 
     def _with_both_series(self, files: list[tuple[str, str, Path]]) -> list[tuple[str, str, Path]]:
         """The files of the two series of the subjects who have both."""
@@ -149,8 +154,15 @@ def _series_files(root: Path) -> list[tuple[str, str, Path]]:
     return sorted(found, key=lambda item: (item[0], natural_key(item[2].name)))
 
 
-def _read_series(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Samples float64 (8, rows) and classes int64 (rows,) of a series file.
+def _without_cut_line(path: Path) -> tuple[bytes, int]:
+    """Content of a file whose last line may lack its class, without that line, and how many lines that took."""
+    content = path.read_bytes().rstrip()
+    *whole, last = content.split(b"\n")
+    return (b"\n".join(whole) + b"\n", 1) if last.count(b"\t") < len(CHANNELS) + 1 else (content + b"\n", 0)
+
+
+def _read_series(path: Path, content: bytes | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Samples float64 (8, rows) and classes int64 (rows,) of a series file, or of `content` in its place.
 
     The fast parser handles well-formed files; anything it refuses goes through the general reader, which either copes
     or names the line.
@@ -158,7 +170,7 @@ def _read_series(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     types = {column: pa.float64() for column in CHANNELS} | {CLASS_COLUMN: pa.int64()}
     try:
         table = pa.csv.read_csv(
-            path,
+            path if content is None else pa.BufferReader(content),
             pa.csv.ReadOptions(use_threads=False),
             pa.csv.ParseOptions(delimiter="\t", ignore_empty_lines=False),
             pa.csv.ConvertOptions(column_types=types, include_columns=list(types)),

@@ -244,3 +244,22 @@ def test_a_linear_model_within_subjects(shared_dir, tmp_path):
 
 def test_segments_of_the_writer():
     assert sum(length for _, length in GESTURES) + 1 == len(uci_lines(GESTURES))
+
+
+def test_the_published_file_that_ends_in_half_a_line(uci_dir):
+    lines = uci_lines(GESTURES)
+    name = "1_raw_data_10-51_07.04.16.txt"
+    write_uci_file(uci_dir / "34" / name, [*lines, lines[-1].rsplit("\t", 1)[0]])
+    builder = make_builder("uci_emg", uci_dir)
+    recording = next(r for r in builder.recordings if r.name == f"34/{name}")
+    signal = builder.read_recording(recording)
+    assert signal.samples.shape[1] == len(lines) - 1 and signal.notes == {"last lines without a class": 1}
+    write_uci_file(uci_dir / "34" / name, lines)
+    assert builder.read_recording(recording).samples.shape[1] == len(lines) - 1
+    assert not any(builder.read_recording(recording).notes.values())
+    other = uci_dir / "34" / "2_raw_data_10-53_07.04.16.txt"
+    write_uci_file(other, [*lines, lines[-1].rsplit("\t", 1)[0]])
+    builder = make_builder("uci_emg", uci_dir)
+    recording = next(r for r in builder.recordings if r.path == str(other))
+    with pytest.raises(RecordingError, match="line"):
+        builder.recording_table(recording)

@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import uci_lines, write_uci_file
 from fuzzing import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
+from uci_files import uci_lines, write_uci_file
 
 from dataset_builders.base import DataError, Events, LayoutError, RecordingError, Signal, make_builder
 from dataset_builders.hub import prepare

@@ -5,11 +5,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import GESTURES, uci_lines, write_uci_file
 from fuzzing import damaged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from uci_files import GESTURES, uci_lines, write_uci_file
 
 from dataset_builders.base import (
     ConfigError,

@@ -12,7 +12,7 @@ from .config import EmgBuilderConfig
 from .content import Events, Recording, Signal
 from .errors import RecordingError
 
-INT16_MAX = np.iinfo(np.int16).max
+INT16 = np.iinfo(np.int16)
 MAX_VALUES = np.iinfo(np.int32).max  # Arrow counts the values of a list in 32 bits
 
 
@@ -117,7 +117,7 @@ def quantize(samples: np.ndarray, step: float, name: str) -> tuple[np.ndarray, n
     scale = np.float32(step)
     steps = np.rint(samples / scale)
     with np.errstate(invalid="ignore"):
-        whole = steps.clip(-INT16_MAX, INT16_MAX).astype(np.int16)
+        whole = steps.clip(INT16.min, INT16.max).astype(np.int16)
     wrong = whole * scale != samples
     if wrong.any():
         channel, sample = np.argwhere(wrong)[0]

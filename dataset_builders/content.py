@@ -81,7 +81,7 @@ class Signal:
 
 
 def check_lengths(signal: Signal, where: str) -> None:
-    """Raise `RecordingError` if labels or repetitions do not have one value per sample, or events lie outside.
+    """Raise `RecordingError` unless there is a label and a repetition per sample, and events are inside, in order.
 
     Builders bring lengths that differ in the files into line themselves, and count what they cut in `notes`.
     """
@@ -101,6 +101,8 @@ def check_lengths(signal: Signal, where: str) -> None:
                 f"{where}: events from sample {first:g} to {last:g}, but the recording has {length} samples; correct "
                 "the times of the events, or leave the recording out"
             )
+        if (np.diff(events.starts) < 0).any():
+            raise RecordingError(f"{where}: the events are not in the order of their starts; sort them")
 
 
 def at_processed_rate(signal: Signal, length: int, hop: int, where: str) -> Signal:

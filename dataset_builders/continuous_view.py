@@ -5,6 +5,7 @@ padded here: a window at the edge of its recording has less context, and a recor
 `collate_continuous` makes batches.
 """
 
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtracto
 
 from .errors import ConfigError, DataError
 from .stored_rows import KNOWN_COLUMNS, Row, RowBatch
-from .torch_view import part_of_this_worker, split_by_node
+from .torch_view import Epochs, part_of_this_worker, this_node
 
 ItemTransform = Callable[[dict], dict]
 """Maps an item to an item, e.g. to turn events into labels or to augment `input_values`."""
@@ -71,7 +72,7 @@ class Cutting:
         return max(window[0] - self.context[0], 0), min(window[1] + self.context[1], length)
 
 
-class _Cut:
+class _Cut(Epochs):
     """Options and cutting that both views share."""
 
     def __init__(
@@ -92,23 +93,25 @@ class _Cut:
             )
         if any(value % target_hop for value in (cutting.window_length or 0, cutting.step) if cutting.window_length):
             raise ConfigError(f"{cutting}: window_length and stride must be multiples of target_hop={target_hop}")
+        super().__init__()
+        missing = [name for name in columns if name not in features or name in KNOWN_COLUMNS]
+        if missing:
+            others = ", ".join(name for name in features if name not in KNOWN_COLUMNS)
+            raise ConfigError(f"no further column {', '.join(missing)}; the dataset has {others}")
         self.cutting = cutting
         self.columns = tuple(columns)
         self.transform = transform
         self.target_hop = target_hop
         self.extractor = extractor
         self.seed = seed
-        self.epoch = 0
         names = features["events"].feature["name"] if "events" in features else None
         self.event_classes = names.names if isinstance(names, datasets.ClassLabel) else None
         self.read_columns = [c for c in features if c in KNOWN_COLUMNS or c in self.columns]
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other offsets in every epoch."""
-        self.epoch = epoch
-
-    def _generator(self, *place: int) -> np.random.Generator | None:
-        return np.random.default_rng([self.seed, self.epoch, *place]) if self.cutting.jitter else None
+    def _generator(self, recording: str, index: int) -> np.random.Generator | None:
+        """For the offset of a window, the same in whatever order and process it is cut."""
+        place = [self.seed, self.epoch, zlib.crc32(recording.encode()), index]
+        return np.random.default_rng(place) if self.cutting.jitter else None
 
     def _item(self, rows: Sequence[Row], window: tuple[int, int]) -> dict:
         """The item for a window, from the rows that it and its context touch."""
@@ -128,7 +131,8 @@ class _Cut:
             "context": (window[0] - first, last - window[1]),
         }
         if rows[0].events is not None:
-            events = [e for row in rows for e in row.events if window[0] <= e["start"] <= window[1] - 1]
+            end = length if window[1] == length else window[1] - 1
+            events = [e for row in rows for e in row.events if window[0] <= e["start"] <= end]
             item["event_names"] = [event["name"] for event in events]
             if self.event_classes is not None:
                 item["event_ids"] = torch.tensor(item["event_names"], dtype=torch.long)
@@ -162,7 +166,8 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
     - `input_values`: float32 (channels, time), the window with its context; `context`: (before, after) in samples.
     - `recording`, and `start`: first sample of the window proper in it.
     - where the dataset has events: `event_names`, and `event_starts`, `event_ends` float64 in samples relative to the
-      window's first, of the events that start at or after its first sample and not after its last.
+      window's first, of the events that start at or after its first sample and not after its last (in a window that
+      ends with the recording: all up to its end).
     - where it has them: `targets` (frames, outputs) and `phones` (frames,) of the window proper.
 
     Args:
@@ -213,7 +218,8 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
         index %= len(self)
         recording = int(np.searchsorted(self._first_windows, index, side="right")) - 1
         length = int(self._lengths[recording])
-        window = self.cutting.window(index - int(self._first_windows[recording]), length, self._generator(index))
+        number = index - int(self._first_windows[recording])
+        window = self.cutting.window(number, length, self._generator(self._name(recording), number))
         return self._item(self._rows_with(recording, *self.cutting.extent(window, length)), window)
 
     def __getstate__(self) -> dict:
@@ -226,11 +232,16 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
         batches = self.hf_dataset.data.table.select(self.read_columns).to_batches()
         return [RowBatch(batch) for batch in batches], np.cumsum([0, *map(len, batches)])
 
-    def _row(self, index: int) -> Row:
+    def _place(self, index: int) -> tuple[RowBatch, int]:
+        """The batch that row `index` is in, and where in it."""
         batches, first_rows = self._batches
         row = index if self._order is None else int(self._order[index])
         number = int(np.searchsorted(first_rows, row, side="right")) - 1
-        return batches[number].row(row - int(first_rows[number]))
+        return batches[number], row - int(first_rows[number])
+
+    def _name(self, recording: int) -> str:
+        batch, i = self._place(int(self._first_rows[recording]))
+        return batch.cells["recording"][i].as_py()
 
     def _rows_with(self, recording: int, first: int, last: int) -> list[Row]:
         """The rows of a recording that hold samples `first` to `last` - 1."""
@@ -240,8 +251,9 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
         starts = self._row_starts[begin:end]
         low = begin + int(np.searchsorted(starts, first, side="right")) - 1
         high = begin + int(np.searchsorted(starts, last, side="left"))
-        rows = [self._row(index) for index in range(low, high)]
-        if any(a.stop != b.start for a, b in zip(rows, rows[1:], strict=False)) or rows[-1].stop < last:
+        rows = [batch.row(i) for batch, i in map(self._place, range(low, high))]
+        torn = any((a.recording, a.stop) != (b.recording, b.start) for a, b in zip(rows, rows[1:], strict=False))
+        if torn or rows[-1].stop < last:
             raise DataError(f"{rows[0].recording}: rows are missing; select and filter whole recordings only")
         return rows
 
@@ -249,11 +261,12 @@ class ContinuousDataset(_Cut, torch.utils.data.Dataset):
 class IterableContinuousDataset(_Cut, torch.utils.data.IterableDataset):
     """Streaming view with the items of `ContinuousDataset`, in order; memory is bounded by a window and a few rows.
 
-    Shards are divided among nodes and then among workers.
+    Shards are divided among nodes and then among workers, and come in another order in every epoch but the first.
 
     Args:
         hf_dataset: a streaming split whose rows are recordings, e.g. of `load_corpus(..., streaming=True)`. Shuffling
-            it would tear recordings apart: only the order of shards may be shuffled.
+            it would tear recordings apart: only the order of shards may be shuffled, with
+            `shuffle(seed, buffer_size=1, max_buffer_input_shards=1)`.
         cutting, columns, transform, target_hop, extractor, seed: as for `ContinuousDataset`.
         rank, world_size: as for `IterableWindowDataset`.
     """
@@ -271,32 +284,56 @@ class IterableContinuousDataset(_Cut, torch.utils.data.IterableDataset):
         world_size: int | None = None,
     ):
         super().__init__(hf_dataset.features, cutting, columns, transform, target_hop, extractor, seed)
+        rank, world_size = this_node(rank, world_size)
         view = hf_dataset.select_columns(self.read_columns).with_format("arrow")
-        self._arrow = split_by_node(view, rank, world_size)
+        if view.num_shards < world_size:
+            raise ConfigError(f"{view.num_shards} shards cannot be divided among {world_size} processes: use fewer")
+        # by whole shards: recordings must not be torn apart
+        self._arrow = view.shard(world_size, rank, contiguous=False) if world_size > 1 else view
 
     def __iter__(self) -> Iterator[dict]:
-        part = part_of_this_worker(self._arrow)
-        if part is None:
-            return
+        part = part_of_this_worker(self._arrow, self.epoch)
         buffer: deque[Row] = deque()
-        number = index = 0  # of the recording, of its next window
-        for table in part.iter(batch_size=1):
-            for row in (RowBatch(batch).row(i) for batch in table.to_batches() for i in range(len(batch))):
-                if buffer and (row.recording != buffer[0].recording or row.start == 0):
-                    buffer.clear()
-                    number, index = number + 1, 0
-                if row.start != (buffer[-1].stop if buffer else 0):
-                    raise DataError(f"{row.recording}: rows are missing or out of order; do not shuffle rows")
-                buffer.append(row)
-                while index < self.cutting.count(row.recording_length):
-                    window = self.cutting.window(index, row.recording_length, self._generator(number, index))
-                    first, last = self.cutting.extent(window, row.recording_length)
-                    if last > row.stop:
-                        break
-                    while buffer[0].stop <= first:
-                        buffer.popleft()
-                    yield self._item([r for r in buffer if r.start < last], window)
-                    index += 1
+        index = 0  # of the recording's next window
+        for row in () if part is None else _rows_of(part):
+            if row.start == 0:
+                _check_end(buffer)
+                buffer.clear()
+                index = 0
+            if (row.recording, row.start) != (
+                (buffer[-1].recording, buffer[-1].stop) if buffer else (row.recording, 0)
+            ):
+                raise DataError(f"{row.recording}: {_TORN}")
+            buffer.append(row)
+            while index < self.cutting.count(row.recording_length):
+                window = self.cutting.window(index, row.recording_length, self._generator(row.recording, index))
+                first, last = self.cutting.extent(window, row.recording_length)
+                while len(buffer) > 1 and buffer[0].stop <= first:
+                    buffer.popleft()
+                if last > row.stop:
+                    break
+                yield self._item([r for r in buffer if r.start < last], window)
+                index += 1
+        _check_end(buffer)
+
+
+_TORN = (
+    "rows are missing or out of order; of a stream only the order of shards may be shuffled: "
+    "shuffle(seed, buffer_size=1, max_buffer_input_shards=1)"
+)
+
+
+def _rows_of(stream: datasets.IterableDataset) -> Iterator[Row]:
+    for table in stream.iter(batch_size=1):
+        for batch in table.to_batches():
+            decoded = RowBatch(batch)
+            yield from (decoded.row(i) for i in range(len(batch)))
+
+
+def _check_end(rows: Sequence[Row]) -> None:
+    """Raise if the last rows of a recording were not there."""
+    if rows and rows[-1].stop != rows[-1].recording_length:
+        raise DataError(f"{rows[-1].recording}: {_TORN}")
 
 
 def collate_continuous(items: Sequence[dict]) -> dict:

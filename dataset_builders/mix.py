@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from .errors import ConfigError, DataError
+from .torch_view import Epochs, this_node
 
 STOPS = ("first_exhausted", "all_exhausted")
 
 
-class MixedDataset(torch.utils.data.IterableDataset):
+class MixedDataset(Epochs, torch.utils.data.IterableDataset):
     """Draws each window from one of several sources, and pads its channels.
 
     Items: `input_values` float32 (num_channels, time), zero in the channels the source does not have; `channel_mask`
@@ -57,19 +58,17 @@ class MixedDataset(torch.utils.data.IterableDataset):
             )
         if stop not in STOPS:
             raise ConfigError(f"stop={stop!r}: unknown; use one of {', '.join(STOPS)}")
-        if world_size is None and torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        super().__init__()
         self.sources = list(sources)
         self.weights = weights
         self.num_channels = num_channels
         self.stop = stop
         self.seed = seed
-        self.rank, self.world_size = rank or 0, world_size or 1
-        self.epoch = 0
+        self.rank, self.world_size = this_node(rank, world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw and shuffle differently in every epoch; the `Trainer` calls this."""
-        self.epoch = epoch
+        super().set_epoch(epoch)
         for source in self.sources:
             if hasattr(source, "set_epoch"):
                 source.set_epoch(epoch)

@@ -46,7 +46,7 @@ class RowBatch:
         targets = phones = None
         if "targets" in cells:
             frames = cells["targets"][i].values
-            targets = frames.flatten().to_numpy(zero_copy_only=False).reshape(len(frames), -1)
+            targets = frames.flatten().to_numpy(zero_copy_only=False).reshape(len(frames), frames.type.list_size)
         if "phones" in cells:
             phones = cells["phones"][i].values.to_numpy(zero_copy_only=False)
         return Row(

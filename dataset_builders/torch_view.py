@@ -12,8 +12,27 @@ import pyarrow as pa
 import torch
 from datasets.distributed import split_dataset_by_node
 
+from .errors import ConfigError
+
 WindowTransform = Callable[[torch.Tensor], torch.Tensor]
 """Maps windows (batch, channels, time) to windows of the same shape, drawing anew for each window of the batch."""
+
+
+class Epochs:
+    """Number of the epoch, of which random draws depend; it reaches the workers of a `DataLoader`, also persistent
+    ones."""
+
+    def __init__(self) -> None:
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """As last set, in this process or in the one that started it."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw and shuffle differently in every epoch; the `Trainer` calls this."""
+        self._epoch.fill_(epoch)
 
 
 class WindowDataset(torch.utils.data.Dataset):
@@ -62,6 +81,7 @@ class WindowDataset(torch.utils.data.Dataset):
             float32 (windows, channels, time), and labels int64 (windows,) or targets float32 (windows, frames,
             outputs). Transforms are not applied. The memory needed is that of all the windows.
         """
+        _columns(self.hf_dataset.features, ["label" if "label" in self.hf_dataset.features else "targets"])
         windows = self._gather("input_values", self._rows)
         if "label" in self.hf_dataset.features:
             return windows, self.hf_dataset.data.column("label").to_numpy()[self._rows]
@@ -103,7 +123,7 @@ class WindowDataset(torch.utils.data.Dataset):
         return {name: self.hf_dataset.data.column(name).to_numpy() for name in names}
 
 
-class IterableWindowDataset(torch.utils.data.IterableDataset):
+class IterableWindowDataset(Epochs, torch.utils.data.IterableDataset):
     """Streaming view with the items of `WindowDataset`; shards are divided among nodes and then among workers.
 
     Args:
@@ -125,20 +145,18 @@ class IterableWindowDataset(torch.utils.data.IterableDataset):
         world_size: int | None = None,
         read_size: int = 256,
     ):
+        super().__init__()
         self.transform = transform
         self.columns = _columns(hf_dataset.features, columns)
         self.read_size = read_size
         self.window_shape = window_shape(hf_dataset.features)
         self.target_shape = window_shape(hf_dataset.features, "targets") if "targets" in self.columns else None
         view = hf_dataset.select_columns(["input_values", *self.columns]).with_format("arrow")
-        self._arrow = split_by_node(view, rank, world_size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffle differently in every epoch; the `Trainer` calls this."""
-        self._arrow.set_epoch(epoch)
+        rank, world_size = this_node(rank, world_size)
+        self._arrow = split_dataset_by_node(view, rank, world_size) if world_size > 1 else view
 
     def __iter__(self) -> Iterator[dict]:
-        part = part_of_this_worker(self._arrow)
+        part = part_of_this_worker(self._arrow, self.epoch)
         if part is None:
             return
         for table in part.iter(batch_size=self.read_size):
@@ -152,22 +170,23 @@ class IterableWindowDataset(torch.utils.data.IterableDataset):
         return column.to_numpy().tolist()
 
 
-def split_by_node(
-    stream: datasets.IterableDataset, rank: int | None = None, world_size: int | None = None
-) -> datasets.IterableDataset:
-    """This process's share of a stream; by default according to `torch.distributed`, if it runs."""
+def this_node(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """This process and how many there are; by default according to `torch.distributed`, if it runs."""
     if world_size is None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return split_dataset_by_node(stream, rank or 0, world_size) if world_size and world_size > 1 else stream
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return rank or 0, world_size or 1
 
 
-def part_of_this_worker(stream: datasets.IterableDataset) -> datasets.IterableDataset | None:
+def part_of_this_worker(stream: datasets.IterableDataset, epoch: int) -> datasets.IterableDataset | None:
     """This worker's shards of a stream, None if there are fewer shards than workers and none is left for it."""
     worker = torch.utils.data.get_worker_info()
-    if worker is None or worker.num_workers == 1:
-        return stream
-    workers = min(worker.num_workers, stream.num_shards)
-    return stream.shard(workers, worker.id, contiguous=False) if worker.id < workers else None
+    if worker is not None and worker.num_workers > 1:
+        workers = min(worker.num_workers, stream.num_shards)
+        if worker.id >= workers:
+            return None
+        stream = stream.shard(workers, worker.id, contiguous=False)
+    stream.set_epoch(epoch)
+    return stream
 
 
 def collate_windows(items: Sequence[dict]) -> dict:
@@ -186,6 +205,8 @@ def window_shape(features: datasets.Features, name: str = "input_values") -> tup
     """Shape of the matrices in a column of a prepared dataset: (channels, time) of the windows."""
     outer = (features or {}).get(name)
     inner = getattr(outer, "feature", None)
+    if "recording_length" in (features or {}) and name == "input_values":
+        raise TypeError("rows of this dataset are recordings, not windows: use ContinuousDataset, which cuts them")
     if not all(isinstance(part, datasets.List) and part.length > 0 for part in (outer, inner)):
         raise TypeError(
             f"{name} must be fixed-size lists (channels, time) as the builders write them, not {outer}: "
@@ -196,6 +217,9 @@ def window_shape(features: datasets.Features, name: str = "input_values") -> tup
 
 def _columns(features: datasets.Features, columns: Sequence[str] | None) -> tuple[str, ...]:
     if columns is not None:
+        missing = [name for name in columns if name not in (features or {})]
+        if missing:
+            raise ConfigError(f"no column {', '.join(missing)}; the dataset has {', '.join(features or {})}")
         return tuple(columns)
     return tuple(name for name in ("label", "targets") if name in (features or {}))
 

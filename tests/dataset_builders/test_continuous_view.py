@@ -1,11 +1,14 @@
 """Windows cut from stored recordings, compared with the arrays the recordings were made from."""
 
+import dataclasses
+
 import datasets
 import numpy as np
 import pytest
 import torch
 
 from dataset_builders.base import ConfigError, DataError, EmgBuilder, EmgBuilderConfig, Events, Recording, Signal
+from dataset_builders.chunks import quantize
 from dataset_builders.continuous_view import (
     ContinuousDataset,
     Cutting,
@@ -114,6 +117,30 @@ def test_whole_recordings_come_back(tmp_path, chunk_length, sample_type):
             assert item["side"] == ("left" if name in "ab" else "right")
 
 
+def test_a_last_row_too_short_for_a_frame(tmp_path):
+    builder = toy(tmp_path, chunk_length=775)  # of d, 2 samples are left for the last row
+    builder.download_and_prepare()
+    item = ContinuousDataset(builder.as_dataset(split="train"), Cutting())[3]
+    np.testing.assert_array_equal(item["targets"], frames_of("d"))
+    np.testing.assert_array_equal(item["phones"], np.arange(777 // HOP) % 2)
+
+
+def test_events_after_the_last_sample_belong_to_the_last_window(tmp_path, monkeypatch):
+    events = Events(("x",) * 3, np.array([429.0, 429.5, 429.75]), np.full(3, 430.0))
+    whole = Toy.read_recording
+    monkeypatch.setattr(Toy, "list_recordings", lambda self, root: [Recording("", "b", "sb", "1", "train")])
+    monkeypatch.setattr(Toy, "read_recording", lambda self, r: dataclasses.replace(whole(self, r), events=events))
+    builder = toy(tmp_path)
+    builder.download_and_prepare()
+    data = builder.as_dataset(split="train")
+    assert ContinuousDataset(data, Cutting())[0]["event_starts"].tolist() == [429.0, 429.5, 429.75]
+    assert ContinuousDataset(data, Cutting(30, 400), target_hop=HOP)[1]["event_starts"].tolist() == [29.0, 29.5, 29.75]
+    unsorted = Events(events.names, events.starts[::-1], events.ends)
+    monkeypatch.setattr(Toy, "read_recording", lambda self, r: dataclasses.replace(whole(self, r), events=unsorted))
+    with pytest.raises(DataError, match="b: the events are not in the order of their starts"):
+        builder.recording_table(builder.recordings[0])
+
+
 def test_ids_of_events_of_a_closed_set(tmp_path, monkeypatch):
     monkeypatch.setattr(Toy, "class_names", lambda self: ("z", "y", "x"))
     builder = toy(tmp_path)
@@ -184,6 +211,39 @@ def test_jitter_moves_windows_differently_in_every_epoch(stored):
     assert [item["start"] for item in view] != first
 
 
+def starts_of(view, **options) -> list[tuple[str, int]]:
+    loader = torch.utils.data.DataLoader(view, batch_size=None, **options)
+    return sorted((item["recording"], item["start"]) for item in loader)
+
+
+def test_offsets_depend_on_the_window_not_on_who_cuts_it(stored, tmp_path):
+    cutting, stream = Cutting(100, 50, (10, 10), jitter=True), toy(tmp_path).as_streaming_dataset(split="train")
+    view = ContinuousDataset(stored, cutting, target_hop=HOP)
+    streamed = IterableContinuousDataset(stream, cutting, target_hop=HOP)
+    some = ContinuousDataset(stored.filter(lambda row: row["subject"] != "sa"), cutting, target_hop=HOP)
+    for epoch in (0, 1):
+        for dataset in (view, streamed, some):
+            dataset.set_epoch(epoch)
+        expected = starts_of(view)
+        assert starts_of(streamed) == starts_of(streamed, num_workers=2) == expected
+        assert starts_of(some) == [place for place in expected if place[0] != "a"]
+
+
+def test_the_epoch_reaches_workers_that_persist(stored, tmp_path):
+    cutting, stream = Cutting(100, 50, jitter=True), toy(tmp_path).as_streaming_dataset(split="train")
+    for view in (
+        ContinuousDataset(stored, cutting, target_hop=HOP),
+        IterableContinuousDataset(stream, cutting, target_hop=HOP),
+    ):
+        loader = torch.utils.data.DataLoader(view, batch_size=None, num_workers=2, persistent_workers=True)
+        seen = []
+        for epoch in (0, 3):
+            view.set_epoch(epoch)
+            seen.append(sorted((item["recording"], item["start"]) for item in loader))
+            assert seen[-1] == starts_of(view)
+        assert seen[0] != seen[1]
+
+
 def test_windows_are_normalised_when_they_are_cut(tmp_path):
     builder = toy(tmp_path, normalization="minmax", normalization_scope="window")
     builder.download_and_prepare()
@@ -208,6 +268,9 @@ def test_select_shuffle_and_workers(stored):
     torn = stored.filter(lambda row: row["start"] != 300)
     with pytest.raises(DataError, match="rows are missing"):
         list(ContinuousDataset(torn, Cutting(100, 20), target_hop=HOP))
+    glued = stored.filter(lambda row: row["start"] < 200 if row["recording"] == "a" else row["start"] >= 200)
+    with pytest.raises(DataError, match="rows are missing"):  # a to sample 200, b from there on
+        _ = ContinuousDataset(glued.filter(lambda row: row["recording"] in "ab"), Cutting(300), target_hop=HOP)[0]
 
 
 def test_streaming_workers_share_recordings(tmp_path):
@@ -219,6 +282,32 @@ def test_streaming_workers_share_recordings(tmp_path):
     halves = [IterableContinuousDataset(stream, Cutting(), rank=rank, world_size=2) for rank in (0, 1)]
     names = [{item["recording"] for item in half} for half in halves]
     assert names[0] | names[1] == set(LENGTHS) and not names[0] & names[1]
+
+
+def test_processes_get_whole_recordings_however_many_they_are(tmp_path):
+    stream = toy(tmp_path).as_streaming_dataset(split="train")
+    for nodes in (2, 3, 4):
+        parts = [IterableContinuousDataset(stream, Cutting(), rank=rank, world_size=nodes) for rank in range(nodes)]
+        for workers in (0, 2):
+            found = [[name for name, _ in starts_of(part, num_workers=workers)] for part in parts]
+            assert all(found) and sorted(sum(found, [])) == list(LENGTHS)
+    with pytest.raises(ConfigError, match="4 shards cannot be divided among 5 processes"):
+        IterableContinuousDataset(stream, Cutting(), rank=0, world_size=5)
+
+
+def test_of_a_stream_only_shards_may_be_shuffled(tmp_path, stored):
+    stream = toy(tmp_path).as_streaming_dataset(split="train")
+    view = IterableContinuousDataset(stream.shuffle(3, buffer_size=1, max_buffer_input_shards=1), Cutting())
+    orders = set()
+    for epoch in range(4):
+        view.set_epoch(epoch)
+        orders.add(tuple(item["recording"] for item in view))
+    assert len(orders) > 1 and {tuple(sorted(order)) for order in orders} == {tuple(LENGTHS)}
+    with pytest.raises(DataError, match="out of order; .* buffer_size=1"):
+        list(IterableContinuousDataset(stream.shuffle(3), Cutting()))
+    torn = stored.filter(lambda row: (row["recording"], row["start"]) != ("a", 900)).to_iterable_dataset()
+    with pytest.raises(DataError, match="a: rows are missing"):
+        list(IterableContinuousDataset(torn, Cutting(100, 300), target_hop=HOP))
 
 
 def test_batches_are_padded(stored):
@@ -264,6 +353,22 @@ def test_wrong_views_are_refused(stored, tmp_path):
         ContinuousDataset(stored, Cutting(101), target_hop=5)
     with pytest.raises(ConfigError, match="must be positive"):
         Cutting(0)
+
+
+@pytest.mark.parametrize("column", ["sides", "recording_length"])
+def test_unknown_columns_are_named(stored, column):
+    with pytest.raises(ConfigError, match=f"no further column {column}; the dataset has subject, session, side"):
+        ContinuousDataset(stored, Cutting(), [column])
+
+
+def test_the_whole_range_of_int16_is_stored():
+    samples = np.float32([[-32768, 0, 32767]]) * np.float32(1e-6)
+    whole, scale = quantize(samples, 1e-6, "x")
+    assert whole.tolist() == [[-32768, 0, 32767]]
+    np.testing.assert_array_equal(whole * scale, samples)
+    for outside in (32768, -32769, 0.5, np.nan):
+        with pytest.raises(DataError, match="x: channel 0, sample 1"):
+            quantize(np.float32([[0, outside]]), 1, "x")
 
 
 def test_channels_are_selected_before_they_are_processed(tmp_path):

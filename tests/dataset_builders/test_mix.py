@@ -54,6 +54,17 @@ def test_epochs_differ_and_repeat():
     assert first != list(map(number, mix))
 
 
+def test_the_epoch_reaches_workers_that_persist():
+    stream = IterableWindowDataset(rows(2, 50, 6).to_iterable_dataset(num_shards=2).shuffle(seed=1, buffer_size=9))
+    mix = MixedDataset([WindowDataset(rows(1, 50, 4)), stream], stop="all_exhausted")
+    loader = torch.utils.data.DataLoader(mix, batch_size=None, num_workers=2, persistent_workers=True)
+    epochs = []
+    for epoch in (0, 1, 0):
+        mix.set_epoch(epoch)
+        epochs.append([[number(item) for item in loader if item["source"] == source] for source in (0, 1)])
+    assert epochs[0] == epochs[2] and epochs[0][0] != epochs[1][0] and epochs[0][1] != epochs[1][1]
+
+
 def test_all_exhausted_goes_through_every_source():
     mix = MixedDataset([WindowDataset(rows(1, 10, 4)), WindowDataset(rows(2, 200, 8))], stop="all_exhausted")
     numbers = list(map(number, mix))

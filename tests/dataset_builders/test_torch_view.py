@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from dataset_builders.base import load_corpus, make_builder
+from dataset_builders.base import ConfigError, load_corpus, make_builder
 from dataset_builders.torch_view import IterableWindowDataset, WindowDataset, collate_windows, window_shape
 
 TINY = {"num_subjects": 5, "num_sessions": 2, "num_repetitions": 1, "hold": 1.5, "window_length": 100, "stride": 50}
@@ -98,7 +98,18 @@ def test_positions_as_in_lists(data):
         view[len(view)]
 
 
+def test_unknown_columns_are_named(data):
+    for make in (WindowDataset, lambda d, **columns: IterableWindowDataset(d.to_iterable_dataset(), **columns)):
+        with pytest.raises(ConfigError, match="no column lable; the dataset has input_values, label, subject"):
+            make(data, columns=("lable",))
+    with pytest.raises(ConfigError, match="no column targets"):
+        WindowDataset(data.remove_columns("label")).arrays()
+
+
 def test_other_datasets_are_refused():
+    speech = make_builder("synthetic", preset="speech").as_streaming_dataset("train")
+    with pytest.raises(TypeError, match="rows of this dataset are recordings, not windows: use ContinuousDataset"):
+        IterableWindowDataset(speech)
     flat = datasets.Dataset.from_dict({"input_values": [[1.0, 2.0]], "label": [0]})
     with pytest.raises(TypeError, match="fixed-size lists"):
         WindowDataset(flat)
@@ -141,4 +152,15 @@ def test_epochs_shuffle_streams_anew():
     first = [item["start"] for item in view]
     view.set_epoch(1)
     second = [item["start"] for item in view]
+    assert first != second and sorted(first) == sorted(second)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_epoch_reaches_workers_that_persist(workers):
+    stream = make_builder("synthetic", **TINY).as_streaming_dataset("train").shuffle(seed=0, buffer_size=50)
+    view = IterableWindowDataset(stream, columns=("recording", "start"))
+    loader = DataLoader(view, batch_size=None, num_workers=workers, persistent_workers=True)
+    first = [(item["recording"], item["start"]) for item in loader]
+    view.set_epoch(1)
+    second = [(item["recording"], item["start"]) for item in loader]
     assert first != second and sorted(first) == sorted(second)

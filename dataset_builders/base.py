@@ -19,13 +19,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from datasets.builder import Key
-from huggingface_hub import hf_hub_download
 
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
 from .archives import open_source
-from .checks import check_copies, check_recordings, keep_recordings
+from .checks import check_copies, check_recordings, check_whole, empty_split, keep_recordings
 from .chunks import chunk_columns, chunk_features
 from .config import EmgBuilderConfig, option_names
 from .content import UNLABELLED, Events, Recording, Signal, at_processed_rate, check_lengths
@@ -39,6 +38,7 @@ from .errors import (
     RecordingError,
     SplitError,
 )
+from .prepared import load_prepared
 from .protocols import SPLITS, group_split, listed, subject_split
 from .windows import Windows, cut_windows, nested_array, window_features
 
@@ -59,6 +59,7 @@ BUILDERS = (
     "emg_folder",
 )
 TASKS = ("classification", "regression", "unlabelled", "events", "text")
+NO_LABELS = "recordings without a labelled sample"
 NOTES = b"notes"
 """Key of a table's metadata with the counts of what was left out (JSON)."""
 
@@ -182,6 +183,8 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
         """The recordings asked for, checked: each in one split, or shared out among splits by repetition."""
         recordings = self.list_recordings(self.root)
         check_recordings(recordings, self.name)
+        if self.config.rows == "recordings":
+            check_whole(recordings, self.name)
         check_copies(recordings, self.name)
         for field in ("subject", "session"):
             wanted = getattr(self.config, f"{field}s")
@@ -195,8 +198,7 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
         channels, count = self.config.channels, self.num_channels()
         if channels is None:
             return None
-        wrong = [c for c in channels if not isinstance(c, int) or not 0 <= c < count]
-        if wrong or not channels or len(set(channels)) < len(channels):
+        if {*map(type, channels)} != {int} or len({*channels} & {*range(count)}) < len(channels):
             raise ConfigError(f"{self.name}: channels={list(channels)}: give different positions from 0 to {count - 1}")
         return list(channels)
 
@@ -285,6 +287,7 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
                 columns[name] = pa.array([signal.metadata[name]] * count, feature.pa_type)
             if self._reports_reading(recording):
                 notes.update(signal.notes)
+                notes[NO_LABELS] += signal.labels is not None and bool((signal.labels == UNLABELLED).all())
             tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
         metadata = dict(schema.metadata or {}) | {NOTES: json.dumps(+notes).encode()}
         return pa.concat_tables(tables).replace_schema_metadata(metadata)
@@ -299,6 +302,7 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
             return self._process_takes(recording)
         key = dataclasses.replace(recording, split="", repetitions=None)
         if self._last_takes is None or self._last_takes[0] != key:
+            self._last_takes = None  # before the next is read: there is memory for one
             self._last_takes = key, list(self._process_takes(recording))
         return self._last_takes[1]
 
@@ -411,12 +415,12 @@ def load_corpus(
     Raises:
         DataError: a subclass says what is wrong with the data, the options or the disk.
     """
-    name = str(name_or_folder)
+    name = os.path.expanduser(name_or_folder)
     if name not in BUILDERS and (Path(name).is_dir() or "/" in name):
         given = sorted(config) + [option for option, value in (("data_dir", data_dir), ("download", download)) if value]
         if given:
             raise ConfigError(f"{name} is already prepared: {', '.join(given)} cannot be changed; prepare it again")
-        return _load_prepared(name, cache_dir, streaming)
+        return load_prepared(name, cache_dir, streaming)
     builder = make_builder(name, data_dir, cache_dir, download, **config)
     try:
         if streaming:
@@ -427,24 +431,7 @@ def load_corpus(
     except (OSError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error
         raise PreparationError(f"{builder.name} could not be written to {builder.cache_dir}: {cause}") from error
+    for split, info in builder.info.splits.items():
+        if not info.num_examples:
+            raise empty_split(builder.name, split)
     return builder.as_dataset(), builder.extractor
-
-
-def _load_prepared(
-    name: str, cache_dir: str | os.PathLike | None, streaming: bool
-) -> tuple[datasets.DatasetDict | datasets.IterableDatasetDict, TinyMyoFeatureExtractor]:
-    """A prepared folder, or the Hub repository of one."""
-    cache = str(cache_dir) if cache_dir else None
-    local = Path(name).is_dir()
-    if local and not (Path(name) / "preprocessor_config.json").is_file():
-        raise LayoutError(
-            f"{name} is not a prepared dataset (no preprocessor_config.json). Recordings of your own are read with "
-            f'load_corpus("emg_folder", data_dir="{name}")'
-        )
-    try:
-        data = datasets.load_dataset(name, cache_dir=cache, streaming=streaming)
-        folder = name if local else Path(hf_hub_download(name, "preprocessor_config.json", repo_type="dataset")).parent
-        return data, TinyMyoFeatureExtractor.from_pretrained(folder)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        fix = "copy it again if files are missing or cut off, or prepare it again" if local else "check the name"
-        raise LayoutError(f"{name} cannot be read as a prepared dataset ({error.__cause__ or error}): {fix}") from error

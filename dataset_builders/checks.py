@@ -28,6 +28,26 @@ def check_recordings(recordings: Sequence[Recording], corpus: str) -> None:
         raise SplitError(f"{corpus}: no recording is in the train split: assign some")
 
 
+def check_whole(recordings: Iterable[Recording], corpus: str) -> None:
+    """Raise if a recording is shared out among splits: stored as a whole, each of them would have all of it."""
+    seen: set[str] = set()
+    for recording in recordings:
+        if recording.name in seen:
+            raise SplitError(
+                f"{corpus}: this protocol shares out the repetitions of a recording ({recording.name}) among the "
+                'splits, but rows="recordings" stores it whole: use rows="windows", or another protocol'
+            )
+        seen.add(recording.name)
+
+
+def empty_split(corpus: str, split: str) -> SplitError:
+    """The error for a split whose recordings have no row."""
+    return SplitError(
+        f"{corpus}: the recordings of the {split} split have no window: they have no labelled sample, or none of the "
+        "repetitions that the split keeps, or only segments shorter than window_length"
+    )
+
+
 def check_copies(recordings: Iterable[Recording], corpus: str) -> None:
     """Raise if two files have the same content: a copy would count twice, or be trained and tested on.
 

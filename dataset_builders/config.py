@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import datasets
+import numpy as np
 
 from .archives import source_fingerprint
 from .errors import ConfigError
@@ -90,13 +91,17 @@ class EmgBuilderConfig(datasets.BuilderConfig):
         super().__post_init__()
         fields = self.fields_of_protocol()
         for field in dataclasses.fields(self):  # YAML and JSON have lists only; equal settings get equal names
-            value = getattr(self, field.name)
+            value = _plain(getattr(self, field.name))
             if value == FROM_PROTOCOL and field.name in fields:
                 value = fields[field.name]
-            setattr(self, field.name, tuple(value) if isinstance(value, list) else value)
+            setattr(self, field.name, value)
+        if self.channels is not None:
+            self.channels = _listed(self.channels)
         for name in ("subjects", "sessions"):
             if getattr(self, name) is not None:
                 setattr(self, name, tuple(map(str, _listed(getattr(self, name)))))
+            if getattr(self, name) == ():
+                raise ConfigError(f"{name}=(): name at least one, or None for all")
         self._check_fields()
 
     def fields_of_protocol(self) -> dict[str, object]:
@@ -107,6 +112,9 @@ class EmgBuilderConfig(datasets.BuilderConfig):
         for field, allowed in (("rows", ROWS), ("window_labels", WINDOW_LABELS), ("sample_type", SAMPLE_TYPES)):
             if getattr(self, field) not in (*allowed, FROM_PROTOCOL):
                 raise ConfigError(f"{field}={getattr(self, field)!r}: unknown; use one of {', '.join(allowed)}")
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, bool) and not isinstance(getattr(self, field.name), bool):
+                raise ConfigError(f"{field.name}={getattr(self, field.name)!r}: must be True or False")
         hop = self.target_hop
         if not isinstance(hop, int) or hop < 1:
             raise ConfigError(f"target_hop={hop!r}: must be a whole number of at least 1")
@@ -134,6 +142,13 @@ class EmgBuilderConfig(datasets.BuilderConfig):
 def option_names(config_class: type[EmgBuilderConfig]) -> list[str]:
     """The options a user may give, in order of definition."""
     return [f.name for f in dataclasses.fields(config_class) if f.name not in (*_PLACE_FIELDS, "version")]
+
+
+def _plain(value: object) -> object:
+    """Any sequence but text as a tuple, numbers of numpy as those of Python."""
+    if isinstance(value, list | tuple | range | np.ndarray):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _listed(value: object) -> tuple:

@@ -19,7 +19,7 @@ from filelock import FileLock
 from .base import make_builder
 from .card import write_card
 from .errors import PreparationError, disk_errors
-from .shards import plan_shards, write_atomically, write_shards
+from .shards import plan_digest, plan_shards, write_atomically, write_shards
 
 MANIFEST = "preparation.json"
 
@@ -56,14 +56,19 @@ def prepare(
     builder = make_builder(builder_name, data_dir, cache_dir, download, **config)
     output = Path(output_dir).expanduser().absolute()
     partial = output.with_name(output.name + ".incomplete")
-    manifest = {"builder": builder.name, "configuration": builder.config_id, "options": builder.config.shaping_fields()}
+    shards = plan_shards(builder)  # before anything is written: it fails where the corpus cannot be read at all
+    manifest = {
+        "builder": builder.name,
+        "configuration": builder.config_id,
+        "options": builder.config.shaping_fields(),
+        "plan": plan_digest(shards),
+    }
     manifest_text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
     with disk_errors(partial):
         output.parent.mkdir(parents=True, exist_ok=True)
     with _locked(output):
         if not _needs_work(output, manifest_text, overwrite):
             return output
-        shards = plan_shards(builder)  # before anything is written: it fails where the corpus cannot be read at all
         with disk_errors(partial):
             _start_or_resume(partial, manifest_text)
         write_shards(builder, partial, shards, num_proc or 1)
@@ -80,11 +85,14 @@ def prepare(
 def _locked(output: Path) -> Iterator[None]:
     """One process at a time works on `output`; others wait, and find the work done."""
     path = output.with_name(f".{output.name}.lock")
-    with FileLock(path):
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    lock = FileLock(path)
+    with disk_errors(output):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever waits for it then makes another
+        lock.release()
 
 
 def _needs_work(output: Path, manifest_text: str, overwrite: bool) -> bool:

@@ -6,6 +6,7 @@ run had converted is not converted again. The bytes written depend on neither th
 """
 
 import functools
+import hashlib
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .base import NOTES, EmgBuilder, table_notes
+from .checks import empty_split
 from .content import Recording
 from .errors import PreparationError, disk_errors
 from .protocols import SPLITS
@@ -62,11 +64,18 @@ def plan_shards(builder: EmgBuilder) -> list[Shard]:
     return shards
 
 
+def plan_digest(shards: list[Shard]) -> str:
+    """Changes when a recording comes, goes or moves to another place: parts of another plan are of no use."""
+    plan = [(shard.file, [(r.name, r.repetitions) for r in shard.recordings]) for shard in shards]
+    return hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
+
+
 def write_shards(builder: EmgBuilder, folder: Path, shards: list[Shard], num_proc: int) -> None:
     """Write the shards that are not yet in `folder`, showing progress in recordings.
 
     Raises:
-        DataError: of a recording, of the disk, or because a worker was killed; what is finished stays in `folder`.
+        DataError: of a recording, of the disk, because a worker was killed, or because a split has no row; what is
+            finished stays in `folder`.
     """
     todo = [shard for shard in shards if not (folder / shard.file).exists()]
     total = sum(len(shard.recordings) for shard in shards)
@@ -78,6 +87,12 @@ def write_shards(builder: EmgBuilder, folder: Path, shards: list[Shard], num_pro
         for converted in run(builder, folder, todo, num_proc):
             bar.update(converted)
     shutil.rmtree(folder / "parts", ignore_errors=True)
+    rows = Counter()
+    for shard in shards:
+        rows[shard.recordings[0].split] += pq.read_metadata(folder / shard.file).num_rows
+    for split, count in rows.items():
+        if not count:
+            raise empty_split(builder.name, split)
 
 
 def shard_notes(file: Path) -> Counter:
@@ -213,9 +228,10 @@ def _write_parquet(parts: list[Path], path: Path) -> None:
             kept.append(_open_arrow(part).read_all().cast(schema))
             if sum(table.nbytes for table in kept) >= ROW_GROUP_BYTES or part == parts[-1]:
                 table = pa.concat_tables(kept)
-                row_bytes = max(1, table.nbytes // max(1, len(table)))
-                writer.write_table(table, row_group_size=max(1, ROW_GROUP_BYTES // row_bytes))
                 kept = []
+                if len(table):  # readers stumble over a row group without rows
+                    row_bytes = max(1, table.nbytes // len(table))
+                    writer.write_table(table, row_group_size=max(1, ROW_GROUP_BYTES // row_bytes))
 
 
 def _open_arrow(path: Path) -> pa.ipc.RecordBatchFileReader:

@@ -1,7 +1,7 @@
 """Rows that are windows: a processed recording cut by its labels, and the columns of such a dataset."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import datasets
 import numpy as np
@@ -14,7 +14,6 @@ from .content import UNLABELLED, Signal
 from .errors import RecordingError
 
 SHORT_SEGMENTS = "segments shorter than a window"
-NO_LABELS = "recordings without a labelled sample"
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,14 @@ def label_segments(labels: np.ndarray, repetitions: np.ndarray | None = None) ->
     return segments
 
 
+def counted_repetitions(labels: np.ndarray) -> np.ndarray:
+    """The repetition of each sample where the corpus states none: runs of each label counted from 1, else 0."""
+    repetitions = np.zeros(len(labels), np.int64)
+    for start, stop, _, repetition in label_segments(labels):
+        repetitions[start:stop] = repetition
+    return repetitions
+
+
 def cut_windows(
     processed: np.ndarray,
     signal: Signal,
@@ -117,6 +124,10 @@ def cut_windows(
             f"{name}: {processed.shape[1]} samples, shorter than one window of {length}; remove the recording or "
             "lower window_length"
         )
+    if signal.labels is None:
+        signal = replace(signal, labels=np.zeros(processed.shape[1], np.int64))
+    if signal.repetitions is None:
+        signal = replace(signal, repetitions=counted_repetitions(signal.labels))
     cut = _by_segment if config.window_labels in ("segment", "repetition") else _on_grid
     starts, stops, labels, repetitions, notes = cut(processed.shape[1], signal, config, kept, name)
     windows = extractor.normalize_windows(_gather(processed, starts, stops, length))
@@ -132,12 +143,9 @@ def _by_segment(
     length: int, signal: Signal, config: EmgBuilderConfig, kept: tuple[int, ...] | None, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Counter]:
     """Windows within runs of one label and repetition, or of one repetition; `stops` are those of the runs."""
-    labels = np.zeros(length, np.int64) if signal.labels is None else signal.labels
-    whole = config.window_labels == "repetition"
+    labels, whole = signal.labels, config.window_labels == "repetition"
     segments = label_segments(np.minimum(labels, 0) if whole else labels, signal.repetitions)
-    if not segments:
-        return *(np.empty(0, np.int64) for _ in range(4)), Counter({NO_LABELS: 1})
-    longest = max(stop - start for start, stop, _, _ in segments)
+    longest = max((stop - start for start, stop, _, _ in segments), default=config.window_length)
     if longest < config.window_length and not config.pad_end:
         raise RecordingError(
             f"{name}: its longest segment of one {'repetition' if whole else 'label'} has {longest} samples, shorter "
@@ -159,8 +167,7 @@ def _on_grid(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Counter]:
     """Windows on a grid over the recording, whatever changes within them."""
     starts = window_starts(length, config.window_length, config.stride, config.pad_end)
-    labels = np.zeros(length, np.int64) if signal.labels is None else signal.labels
-    repetitions = np.ones(length, np.int64) if signal.repetitions is None else signal.repetitions
+    labels, repetitions = signal.labels, signal.repetitions
     offset = config.window_length // 2 if config.window_labels == "center_sample" else 0
     at = np.minimum(starts + offset, length - 1)
     wanted = labels[at] != UNLABELLED

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 
 import datasets
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from dataset_builders.base import (
     ConfigError,
     DataError,
+    EmgBuilder,
     EmgBuilderConfig,
     LayoutError,
     PreparationError,
@@ -17,9 +19,11 @@ from dataset_builders.base import (
     SplitError,
     load_corpus,
     make_builder,
+    table_notes,
 )
 from dataset_builders.checks import check_recordings
 from dataset_builders.content import Events, Signal, at_processed_rate
+from dataset_builders.hub import prepare
 from dataset_builders.windows import label_segments, nested_array
 
 TINY = {"num_subjects": 3, "num_sessions": 2, "num_repetitions": 1, "hold": 1.5}
@@ -150,6 +154,91 @@ def test_unknown_builder_and_folder(tmp_path):
         load_corpus("uci")
     with pytest.raises(LayoutError, match="emg_folder"):
         load_corpus(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"channels": 8}, r"channels=\[8\]: give different positions from 0 to 7"),
+        ({"channels": "emg1"}, r"channels=\['emg1'\]: give different positions"),
+        ({"channels": (True,)}, "give different positions"),
+        ({"channels": (1.0,)}, "give different positions"),
+        ({"channels": ()}, "give different positions"),
+        ({"subjects": []}, r"subjects=\(\): name at least one"),
+        ({"subjects": [1, 2]}, "no recording of subject 1, 2; there are 01, 02, 03"),
+        ({"pad_end": "no"}, "pad_end='no': must be True or False"),
+        ({"rows": "window"}, "rows='window': unknown; use one of windows, recordings"),
+        ({"stride": 1.5}, "stride=1.5: must be a positive whole number"),
+    ],
+)
+def test_slips_are_named(options, words):
+    with pytest.raises(ConfigError, match=words):
+        load_corpus("synthetic", **TINY | options)
+
+
+def test_numbers_of_numpy_and_ranges_are_plain_options():
+    plain = make_builder("synthetic", **TINY, channels=(0, 1, 2), window_length=100)
+    same = make_builder("synthetic", **TINY, channels=range(3), window_length=np.int64(100))
+    assert same.config_id == plain.config_id and json.dumps(same.config.shaping_fields())
+    assert (
+        make_builder("synthetic", **TINY, channels=np.array([0, 1, 2]), window_length=100).config_id == same.config_id
+    )
+
+
+class Shared(EmgBuilder):
+    """Three gestures after one another in each of two recordings, shared out among the splits by repetition."""
+
+    LABELS = np.repeat([-1, 0, 1, 0, 1, 0], 200)
+
+    def num_channels(self):
+        return 2
+
+    def class_names(self):
+        return ("a", "b")
+
+    def list_recordings(self, root):
+        shares = {"train": (1,), "validation": (2,), "test": (3,)}
+        return [Recording("", f"r{i}", "s", "1", split, kept) for i in range(2) for split, kept in shares.items()]
+
+    def read_recording(self, recording):
+        samples = np.random.default_rng(0).normal(size=(2, len(self.LABELS)))
+        labels = self.LABELS if recording.name == "r0" else np.full(len(self.LABELS), -1)
+        return Signal(samples, 200, labels, notes={"read": 1})
+
+
+WHOLE = {"band_pass": None, "notch_frequencies": (), "stride": 200}
+
+
+def test_what_a_recording_lacks_is_counted_once(tmp_path):
+    builder = Shared(cache_dir=str(tmp_path), **WHOLE)
+    notes = [dict(table_notes(builder.recording_table(recording).schema)) for recording in builder.recordings]
+    assert notes == [{"read": 1}, {}, {}, {"read": 1, "recordings without a labelled sample": 1}, {}, {}]
+
+
+@pytest.mark.parametrize("window_labels", ["segment", "first_sample", "center_sample"])
+def test_repetitions_are_counted_however_windows_are_labelled(tmp_path, window_labels):
+    builder = Shared(cache_dir=str(tmp_path), window_labels=window_labels, **WHOLE)
+    tables = [builder.recording_table(recording) for recording in builder.recordings[:3]]
+    assert [table["start"].to_pylist() for table in tables] == [[200, 400], [600, 800], [1000]]
+    assert [table["repetition"].to_pylist() for table in tables] == [[1, 1], [2, 2], [3]]
+    assert [table["label"].to_pylist() for table in tables] == [[0, 1], [0, 1], [0]]
+
+
+def test_a_recording_shared_out_cannot_be_stored_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(Shared, "task", lambda self: "unlabelled")
+    builder = Shared(cache_dir=str(tmp_path), rows="recordings", **WHOLE)
+    with pytest.raises(SplitError, match=r'repetitions of a recording \(r0\) .* use rows="windows"'):
+        _ = builder.recordings
+
+
+def test_a_split_without_a_window_is_an_error(tmp_path):
+    options = TINY | {"num_repetitions": 3, "protocol": "within_subject", "hold": 1.1, "stride": 200}
+    label = {"window_labels": "first_sample", "window_length": 3000, "stride": 3000}
+    with pytest.raises(SplitError, match="recordings of the train split have no window"):
+        load_corpus("synthetic", **options | label)
+    with pytest.raises(SplitError, match="recordings of the train split have no window"):
+        prepare("synthetic", None, tmp_path / "out", **options | label)
+    assert not (tmp_path / "out").exists()
 
 
 def test_label_segments():

@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from dataset_builders.base import (
     ArchiveError,
@@ -183,12 +184,22 @@ def test_killed_worker(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_folder_without_permission(tmp_path, monkeypatch):
+    class Refusing(FileLock):
+        def acquire(self, *args, **kwargs):
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("dataset_builders.hub.FileLock", Refusing)
+    with pytest.raises(PreparationError, match="Permission denied"):
+        prepare("synthetic", None, tmp_path / "out", **SMALL)
+
+
 def test_unreadable_corpus_leaves_nothing(tmp_path):
     archive = tmp_path / "corpus.zip"
     archive.write_bytes(b"PK not quite")
     with pytest.raises(ArchiveError):
         prepare("uci_emg", archive, tmp_path / "made" / "out")
-    assert not list((tmp_path / "made").iterdir())
+    assert not (tmp_path / "made").exists()
 
 
 def test_existing_folders(prepared, tmp_path):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_hub import FORK, contents
 
-from dataset_builders.base import PreparationError, make_builder
+from dataset_builders.base import PreparationError, load_corpus, make_builder
 from dataset_builders.hub import prepare
 from dataset_builders.shards import plan_shards, shard_notes
 
@@ -58,6 +58,30 @@ def test_parts_are_not_converted_again(prepared, tmp_path, monkeypatch):
     assert contents(output) == contents(prepared)
     again = converted[len(before) + 1 :]
     assert not set(before) & set(again) and len(before) + len(again) == 80
+
+
+def test_parts_of_another_plan_are_not_used(prepared, tmp_path, monkeypatch):
+    """As a newer version may list the recordings in another order, or divide them otherwise."""
+    output = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("dataset_builders.shards.SHARDS_PER_SPLIT", 3)
+        patched.setattr("dataset_builders.hub.write_card", lambda *_: os._exit(1))
+        process = FORK.Process(target=prepare, args=("synthetic", None, output), kwargs=MANY)
+        process.start()
+        process.join()
+    assert list((tmp_path / "out.incomplete" / "data").glob("*-of-00003.parquet"))
+    assert contents(prepare("synthetic", None, output, **MANY)) == contents(prepared)
+
+
+def test_recordings_without_a_window_leave_a_folder_that_can_be_read(uci_dir, tmp_path):
+    path = next(uci_dir.glob("01/1_*.txt"))
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(line[: line.rindex("\t")] + "\t0" for line in lines)]) + "\n")
+    folder = prepare("uci_emg", uci_dir, tmp_path / "out", window_length=100)
+    for options in ({}, {"streaming": True}):
+        data, _ = load_corpus(folder, cache_dir=tmp_path / "cache", **options)
+        assert {row["session"] for row in data["train"]} == {"2"}
+    assert "- recordings without a labelled sample: 1\n" in (folder / "README.md").read_text()
 
 
 def test_large_corpora_get_more_shards(uci_dir, monkeypatch):

@@ -29,6 +29,7 @@ from .protocols import SPLITS
 from .signal_quality import ChannelQuality
 
 PREPROCESSOR = "preprocessor_config.json"
+COLUMNS = ("input_values", "scale", "label", "recording", "start")  # that are read of a prepared folder
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Survey:
 
     Attributes:
         title: what was looked at.
+        unit: what `recordings` counts: "recordings", or "rows" of a prepared folder.
         class_names: in the order of their ids; `UNLABELLED` has none.
         recordings: how many there are; `read` says how many have been looked through.
         subjects, sessions, splits: recordings (rows of a prepared folder) of each.
@@ -53,6 +55,7 @@ class Survey:
 
     title: str
     class_names: tuple[str, ...] = ()
+    unit: str = "recordings"
     recordings: int = 0
     read: int = 0
     subjects: Counter = field(default_factory=Counter)
@@ -190,7 +193,7 @@ def inspect_prepared(folder: str | Path, limit: int | None = None) -> Survey:
         if not shards:
             raise LayoutError(f"{folder / 'data'} holds no parquet files: copy the folder again, or prepare it again")
         names = _class_names(shards[0])
-        survey = Survey(f"{folder} (prepared: filtered, rows are windows or parts of recordings)", names)
+        survey = Survey(f"{folder} (prepared: filtered, rows are windows or parts of recordings)", names, "rows")
         _count_rows(survey, shards)
         for name, signal in _rows(shards, rate, survey.recordings, limit):
             survey.add(signal, name)
@@ -225,7 +228,7 @@ def _rows(shards: list[Path], rate: float, count: int, limit: int | None) -> Ite
     first = 0
     for shard in datasets.utils.tqdm(shards, unit=" files", desc="Inspecting"):
         with pq.ParquetFile(shard) as file:
-            columns = [c for c in file.schema_arrow.names if c in ("input_values", "scale", "label", "recording")]
+            columns = [c for c in file.schema_arrow.names if c in COLUMNS]
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
                 inside = [row - first for row in range(first, first + size) if row in wanted]
@@ -242,7 +245,8 @@ def _signals(table: pa.Table, rate: float) -> Iterator[tuple[str, Signal]]:
             samples = samples * table["scale"][row].as_py()
         label = table["label"][row].as_py() if "label" in table.column_names else None
         labels = None if label is None else np.full(samples.shape[1], label)
-        yield table["recording"][row].as_py(), Signal(samples, rate, labels)
+        name = f"{table['recording'][row]}, from sample {table['start'][row]}"
+        yield name, Signal(samples, rate, labels)
 
 
 def _spread(items: list | range, limit: int | None) -> list:

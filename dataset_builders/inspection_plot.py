@@ -61,9 +61,12 @@ def _draw_overview(
     _shade(axis, signal, colours, slice(0, len(values)))
     finite = np.isfinite(values)
     centred = np.where(finite, values - (values[finite].mean() if finite.any() else 0.0), np.nan)
-    low, high, edges = _envelope(centred)
-    # a column that touches its neighbour by nothing would be drawn as a gap
-    axis.fill_between(edges * seconds, low, high, step="post", color=INK, linewidth=0.5, edgecolor=INK)
+    if len(values) <= COLUMNS:
+        axis.plot(np.arange(len(values)) * seconds, centred, color=INK, linewidth=0.8)
+    else:
+        low, high, edges = _envelope(centred)
+        # a column that touches its neighbour by nothing would be drawn as a gap
+        axis.fill_between(edges * seconds, low, high, step="post", color=INK, linewidth=0.5, edgecolor=INK)
     _mark_gaps(axis, values, seconds)
     _mark_events(axis, signal)
     axis.axvspan(middle.start * seconds, middle.stop * seconds, facecolor="none", edgecolor=MARK, linewidth=1.0)
@@ -90,10 +93,11 @@ def _draw_spectrum(axis: Axes, values: np.ndarray, rate: float) -> None:
         for line in np.arange(mains, min(rate / 2, 4.5 * mains), mains):
             axis.axvline(line, color=MARK if mains == 50 else "#0072B2", linewidth=0.6, linestyle=(0, (2, 2)), zorder=0)
     floor = decibels.max() - 60
-    axis.fill_between(frequencies[shown], np.maximum(decibels, floor), floor, color="#8fa3b0", linewidth=0)
-    axis.plot(frequencies[shown], np.maximum(decibels, floor), color=INK, linewidth=0.7)
+    decibels = np.maximum(decibels, floor)
+    axis.fill_between(frequencies[shown], decibels, floor - 60, color="#8fa3b0", linewidth=0)
+    axis.plot(frequencies[shown], decibels, color=INK, linewidth=0.7)
     axis.set_xlim(0, scale / 2)
-    axis.set_ylim(np.percentile(decibels, 2) - 6, decibels.max() + 3)
+    axis.set_ylim(max(np.percentile(decibels, 2) - 6, floor), decibels.max() + 3)
     axis.set_yticks([])
 
 
@@ -125,8 +129,11 @@ def _mark_events(axis: Axes, signal: Signal) -> None:
 
 def _name_columns(axes: np.ndarray, signal: Signal, limit: float) -> None:
     time = "seconds" if signal.sampling_rate else "samples"
-    spectrum = "spectrum, dB (dots: 50, 60 Hz)" if signal.sampling_rate else "spectrum, dB"
-    headings = (f"whole recording, mean removed, ±{limit:.3g} in every row", "close-up, raw values", spectrum)
+    spectrum = "spectrum, dB (dots: 50, 60 Hz, multiples)" if signal.sampling_rate else "spectrum, dB"
+    overview = f"signal, mean removed, ±{limit:.3g} for every channel"
+    if signal.events is not None:
+        overview += "; the marks on top are events"
+    headings = (overview, "close-up of the frame, raw values", spectrum)
     for axis, heading in zip(axes[0], headings, strict=True):
         axis.set_title(heading, fontsize=10, loc="left", color=INK)
     for axis, text in zip(axes[-1], (time, time, "Hz" if signal.sampling_rate else "cycles per sample"), strict=True):
@@ -163,8 +170,8 @@ def _class_colours(signal: Signal, class_names: tuple[str, ...]) -> dict[str, tu
 
 
 def _envelope(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lowest and highest value in each of at most `COLUMNS` stretches, and their first samples."""
-    starts = np.unique(np.linspace(0, len(values), min(COLUMNS, len(values)), endpoint=False).astype(np.int64))
+    """Lowest and highest value in each of `COLUMNS` stretches, and their first samples."""
+    starts = np.linspace(0, len(values), COLUMNS, endpoint=False).astype(np.int64)
     low = np.fmin.reduceat(values, starts)
     high = np.fmax.reduceat(values, starts)
     # neighbours overlap, as the line through them would

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .content import UNLABELLED
-from .protocols import natural_key
+from .protocols import listed
 from .signal_quality import ChannelQuality
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def warnings(survey: "Survey") -> list[str]:
     found = [f"cannot be read: {message}" for message in survey.unreadable[:SHOWN]]
     if len(survey.unreadable) > SHOWN:
         found.append(f"{len(survey.unreadable) - SHOWN} more recordings cannot be read")
-    found += [f"while reading: {what}: {count}" for what, count in survey.notes.items()]
+    found += [f"while reading: {what}: {count}" for what, count in survey.notes.items() if count]
     if len(survey.rates) > 1:
         rates = ", ".join(f"{_rate(rate)} ({count})" for rate, count in survey.rates.items())
         found.append(f"the sampling rates differ: {rates}")
@@ -147,7 +147,7 @@ def _overview(survey: "Survey") -> str:
             span += f" in all; {_time(seconds.min())} to {_time(seconds.max())}, median {median}"
     read = f"{survey.read} of them read"
     rows = [
-        ("recordings", str(survey.recordings) if survey.read == survey.recordings else f"{survey.recordings} ({read})"),
+        (survey.unit, str(survey.recordings) if survey.read == survey.recordings else f"{survey.recordings} ({read})"),
         ("takes", str(len(survey.durations)) if len(survey.durations) != survey.read else ""),
         ("duration", span),
         ("rate", ", ".join(map(_rate, survey.rates))),
@@ -177,7 +177,9 @@ def _classes(survey: "Survey") -> str:
 
 
 def _events(survey: "Survey") -> str:
-    rows = [(name, count) for name, count in survey.events.most_common(SHOWN)]
+    rows = [(name if name.strip() else repr(name), count) for name, count in survey.events.most_common(SHOWN)]
+    if len(survey.events) > SHOWN:
+        rows.append((f"and {len(survey.events) - SHOWN} more", ""))
     return table(("event", "count"), rows) if rows else ""
 
 
@@ -204,8 +206,9 @@ def _channels(survey: "Survey") -> str:
 
 
 def _names(counts: dict) -> str:
-    names = [name for name in sorted(counts, key=natural_key) if name]
-    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    names = [name for name in counts if name]
+    runs = listed(names).split(", ")
+    shown = ", ".join(runs[:SHOWN]) + (", ..." if len(runs) > SHOWN else "")
     return f"{len(names)}: {shown}" if names else ""
 
 

@@ -21,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"token_normalize_func": lambda option: option.replace("_", "-")},  # --data_dir is --data-dir
 )
 # `--field value` pairs that are not options of the command itself: fields of a recipe or of a builder.
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -36,6 +37,8 @@ SamplingRate = Annotated[float | None, typer.Option(help="Hz, where the file doe
 Channels = Annotated[str | None, typer.Option(help="Channels to use, by name or position: 0,1,2.")]
 Key = Annotated[str | None, typer.Option(help="Variable to read from a file of several arrays.")]
 Layout = Annotated[str | None, typer.Option(help="channels_time or time_channels, for arrays.")]
+RawType = Annotated[str | None, typer.Option(help="Numbers in a .dat, .bin or .raw file: int16, float32, ...")]
+RawChannels = Annotated[int | None, typer.Option(min=1, help="Numbers per sample in such a file.")]
 
 
 class Positions(StrEnum):
@@ -133,7 +136,8 @@ def prepare(
 ) -> None:
     """Filter and cut the recordings of a corpus into a Hub-ready folder of parquet files.
 
-    Further `--field value` pairs are fields of the builder: `--window_length 1000 --stride 250`.
+    Further `--field value` pairs are options of the corpus: `--window_length 1000 --stride 250`. What messages and
+    guides write as `allow_missing=True` is `--allow_missing true` here. A wrong option lists those there are.
     """
     from dataset_builders.hub import prepare as prepare_folder
 
@@ -155,10 +159,12 @@ def inspect(
     channels: Channels = None,
     key: Key = None,
     layout: Layout = None,
+    raw_type: RawType = None,
+    raw_channels: RawChannels = None,
 ) -> None:
     """Tell what is in a corpus or a file: who, what, how long, and what is wrong with the signals.
 
-    Further `--field value` pairs are fields of the builder of a corpus.
+    Further `--field value` pairs are options of the corpus, as for `tinymyo prepare`.
     """
     from dataset_builders.base import BUILDERS, ConfigError, make_builder
     from dataset_builders.inspection import inspect_corpus, inspect_file, inspect_prepared, is_prepared
@@ -171,6 +177,8 @@ def inspect(
         "channels": _channel_list(channels),
         "key": key,
         "layout": layout,
+        "raw_type": raw_type,
+        "raw_channels": raw_channels,
     }
     options = {name: value for name, value in options.items() if value is not None}
     if target in BUILDERS:
@@ -179,11 +187,15 @@ def inspect(
     elif fields:
         raise ConfigError(f"{', '.join(fields)}: fields are for one of the corpora: {', '.join(BUILDERS)}")
     elif is_prepared(target):
+        if options:
+            raise ConfigError(f"{', '.join(options)}: {target} has been prepared, which has settled that; leave it out")
         survey = inspect_prepared(target, limit)
     elif Path(target).is_dir():
         raise ConfigError(
             f"{target} is a folder of raw files: name its corpus, as in `tinymyo inspect uci_emg --data-dir {target}`"
         )
+    elif not Path(target).exists():
+        raise ConfigError(f"{target}: no such file or folder, nor one of the corpora: {', '.join(BUILDERS)}")
     else:
         survey = inspect_file(target, **options)
     typer.echo(survey.report())
@@ -272,12 +284,16 @@ def evaluate(
 def predict(
     context: typer.Context,
     checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained classifier.")],
-    file: Annotated[Path, typer.Argument(help="A recording: csv, tsv, txt, parquet, npy, npz, mat or hdf5.")],
+    file: Annotated[
+        Path, typer.Argument(help="A recording: csv, tsv, txt, parquet, npy, npz, mat, hdf5, dat, bin or raw.")
+    ],
     sampling_rate: SamplingRate = None,
     output: Annotated[Path | None, typer.Option(help="Write all windows to this .csv or .json file.")] = None,
     channels: Channels = None,
     key: Key = None,
     layout: Layout = None,
+    raw_type: RawType = None,
+    raw_channels: RawChannels = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Samples between windows.")] = None,
     resample: Annotated[bool, typer.Option("--resample", help="Convert recordings at another rate.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 32,
@@ -285,6 +301,13 @@ def predict(
     """Label the windows of a recording, and the recording as a whole."""
     from tinymyo_hf.predictions import classify_file, format_windows, write_predictions
 
+    read_options = {
+        "channels": _channel_list(channels),
+        "key": key,
+        "layout": layout,
+        "raw_type": raw_type,
+        "raw_channels": raw_channels,
+    }
     prediction = classify_file(
         checkpoint,
         file,
@@ -293,11 +316,7 @@ def predict(
         stride=stride,
         on_rate_mismatch="resample" if resample else None,
         batch_size=batch_size,
-        read_options={
-            name: value
-            for name, value in (("channels", _channel_list(channels)), ("key", key), ("layout", layout))
-            if value is not None
-        },
+        read_options={name: value for name, value in read_options.items() if value is not None},
     )
     typer.echo(format_windows(prediction, TABLE_ROWS))
     if output is not None:

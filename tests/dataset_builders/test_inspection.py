@@ -222,7 +222,8 @@ def test_a_prepared_folder(uci_dir, tmp_path):
     assert survey.recordings == survey.read == 6 * 12 and survey.splits["train"] == 2 * 12
     assert survey.classes[0, 200.0] == 12 * 200 and survey.class_names[1] == "hand clenched in a fist"
     some = inspect_prepared(folder, limit=5)
-    assert (some.recordings, some.read) == (72, 5)
+    assert (some.recordings, some.read) == (72, 5) and "rows        72 (5 of them read)" in some.report()
+    assert some.first[0] == "01/1_raw_data_11-12_22.03.16.txt, from sample 90"
     shard = next((folder / "data").glob("train-*"))
     shard.write_bytes(shard.read_bytes()[:500])
     with pytest.raises(LayoutError, match="cannot be read as a prepared dataset"):

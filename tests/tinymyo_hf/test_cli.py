@@ -88,6 +88,22 @@ def test_predict_from_part_of_a_table_at_another_rate(checkpoint, tmp_path):
     assert "whole recording" in tinymyo("predict", checkpoint, path, *options, "--resample").stdout
 
 
+def test_a_file_without_a_header(checkpoint, tmp_path):
+    path = tmp_path / "recording.dat"
+    np.random.default_rng(0).normal(0, 100, (1000, 4)).astype("<i2").tofile(path)
+    assert "state raw_type" in refused("predict", checkpoint, path, "--sampling-rate", 200)
+    options = ("--sampling_rate", 200, "--raw_type", "int16", "--raw-channels", 4)
+    assert " 4.50       5.00 " in tinymyo("predict", checkpoint, path, *options).stdout  # 5 s, windows of 0.5 s
+    assert "5 s" in tinymyo("inspect", path, *options).stdout
+
+
+def test_options_with_underscores(tmp_path):
+    """As the fields of a corpus are written."""
+    assert "missing.zip does not exist" in refused(
+        "prepare", "uci_emg", "--data_dir", tmp_path / "missing.zip", "--out", tmp_path / "out", "--num_proc", 1
+    )
+
+
 def test_predict_refuses_what_cannot_work(checkpoint, recording, tmp_path):
     def predict(*arguments):
         return refused("predict", *arguments)
@@ -198,10 +214,11 @@ SMALL = ("--num_subjects", 4, "--num_sessions", 1, "--num_repetitions", 1, "--ho
 
 def test_prepare_inspect_and_push(tmp_path, monkeypatch):
     out = tinymyo("inspect", "synthetic", "--limit", 2, *SMALL, "--channels", "0,1,2").stdout
-    assert "4 (2 of them read)" in out and "wrist flexion" in out and "4: 01, 02, 03, 04" in out
+    assert "4 (2 of them read)" in out and "wrist flexion" in out and "4: 01 to 04" in out
     folder = tmp_path / "prepared"
     tinymyo("prepare", "synthetic", "--out", folder, *SMALL)
     assert "prepared: filtered" in tinymyo("inspect", folder, "--limit", 5).stdout
+    assert "channels: " in refused("inspect", folder, "--channels", "0,1")
     sent = []
     monkeypatch.setattr("dataset_builders.push.push", lambda plan: sent.append(plan) or "https://hub/me/emg")
     out = tinymyo("push", folder, "me/emg").stdout
@@ -215,7 +232,7 @@ def test_prepare_inspect_and_push(tmp_path, monkeypatch):
 
 def test_inspect_refuses_what_cannot_work(recording, tmp_path):
     assert "name its corpus" in refused("inspect", tmp_path)
-    assert "no such file" in refused("inspect", tmp_path / "missing.npy")
+    assert "no such file or folder, nor one of the corpora" in refused("inspect", tmp_path / "missing.npy")
     assert "for one of the corpora" in refused("inspect", recording, "--protocol", "paper")
     assert "uci_emg needs data_dir" in refused("inspect", "uci_emg")
     assert "synthetic has no option key" in refused("inspect", "synthetic", "--key", "emg")

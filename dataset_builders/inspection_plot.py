@@ -129,7 +129,7 @@ def _mark_events(axis: Axes, signal: Signal) -> None:
 
 def _name_columns(axes: np.ndarray, signal: Signal, limit: float) -> None:
     time = "seconds" if signal.sampling_rate else "samples"
-    spectrum = "spectrum, dB (dots: 50, 60 Hz, multiples)" if signal.sampling_rate else "spectrum, dB"
+    spectrum = "spectrum, dB (dots: line noise)" if signal.sampling_rate else "spectrum, dB"
     overview = f"signal, mean removed, ±{limit:.3g} for every channel"
     if signal.events is not None:
         overview += "; the marks on top are events"

@@ -22,7 +22,8 @@ import numpy as np
 
 from tinymyo_hf.recording_formats import read_mat
 
-from .base import EmgBuilder, Recording, Signal, logger
+from .base import EmgBuilder, EmgBuilderConfig, Recording, Signal, logger
+from .config import FROM_PROTOCOL
 from .errors import LayoutError, RecordingError
 from .protocols import natural_key
 
@@ -86,6 +87,27 @@ GRASPS = (
     "cut something with an index finger extension grasp",
 )
 """Exercise C: grasps and functional movements."""
+
+
+@dataclass
+class PretrainingConfig(EmgBuilderConfig):
+    """Databases for pretraining: band-pass 20 to 450 Hz, windows of 1000 samples with stride 500.
+
+    "paper": channels scaled to [-1, 1]; windows stay within a repetition, with the label of their first sample.
+    "reference": z-score; windows on a grid over the recording, with label and repetition of their centre.
+    """
+
+    sampling_rate: float | None = 2000.0
+    window_length: int = 1000
+    stride: int = 500
+    band_pass: tuple[float, float] | None = (20.0, 450.0)
+    normalization: str = FROM_PROTOCOL
+    window_labels: str = FROM_PROTOCOL
+
+    PROTOCOL_FIELDS: ClassVar[dict[str, dict[str, object]]] = {
+        "paper": {"normalization": "minmax", "window_labels": "repetition"},
+        "reference": {"normalization": "zscore", "window_labels": "center_sample"},
+    }
 
 
 @dataclass(frozen=True)
@@ -192,8 +214,6 @@ class MovementBuilder(NinaproBuilder):
             repetitions = rest_joined(movements, repetitions)
         known = [r for kept in self.REPETITIONS[self.config.protocol].values() for r in kept]
         notes[NO_REPETITION] = int((~np.isin(repetitions, known)).sum())
-        if recording.split != "train":  # the file is read once per split; what it lacks is counted once
-            notes = Counter()
         return Signal(emg.T, self.file_rate(), labels, repetitions, notes=dict(+notes))
 
 

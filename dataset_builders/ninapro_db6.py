@@ -14,37 +14,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import Download, EmgBuilderConfig, Recording
-from .config import FROM_PROTOCOL
+from .base import Download, Recording
 from .errors import RecordingError
-from .ninapro import REST, SITE, MovementBuilder, checked_columns
+from .ninapro import REST, SITE, MovementBuilder, PretrainingConfig, checked_columns
 
 GRASP_NUMBERS = (1, 3, 4, 6, 9, 10, 11)
 COLUMNS, EMPTY_COLUMNS = 16, (8, 9)
 
 
 @dataclass
-class NinaproDb6Config(EmgBuilderConfig):
-    """Pretraining: band-pass 20 to 450 Hz, windows of 1000 samples with stride 500.
-
-    Both protocols: repetitions 1 to 8 of each grasp and session train, 9 and 10 validation, 11 and 12 test (released
-    code; the paper names no split of its pretraining data).
-    "paper": channels scaled to [-1, 1]; windows stay within a repetition, with the label of their first sample.
-    "reference": z-score; windows on a grid over the recording, with label and repetition of their centre.
+class NinaproDb6Config(PretrainingConfig):
+    """As `PretrainingConfig`. Both protocols: repetitions 1 to 8 of each grasp and session train, 9 and 10 validation,
+    11 and 12 test (released code; the paper names no split of its pretraining data).
     """
 
     name: str = "ninapro_db6"
-    sampling_rate: float | None = 2000.0
-    window_length: int = 1000
-    stride: int = 500
-    band_pass: tuple[float, float] | None = (20.0, 450.0)
-    normalization: str = FROM_PROTOCOL
-    window_labels: str = FROM_PROTOCOL
-
-    PROTOCOL_FIELDS: ClassVar[dict[str, dict[str, object]]] = {
-        "paper": {"normalization": "minmax", "window_labels": "repetition"},
-        "reference": {"normalization": "zscore", "window_labels": "center_sample"},
-    }
 
 
 class NinaproDb6(MovementBuilder):

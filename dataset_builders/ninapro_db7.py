@@ -16,33 +16,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from .base import Download, EmgBuilderConfig, Recording
-from .config import FROM_PROTOCOL
-from .ninapro import GRASPS, POSTURES, REST, SITE, MovementBuilder, checked_movements
+from .base import Download, Recording
+from .ninapro import GRASPS, POSTURES, REST, SITE, MovementBuilder, PretrainingConfig, checked_movements
 
 
 @dataclass
-class NinaproDb7Config(EmgBuilderConfig):
-    """Pretraining: band-pass 20 to 450 Hz, windows of 1000 samples with stride 500.
-
-    Both protocols: repetitions 1 to 4 train, 5 validation, 6 test (released code; the paper names no split of its
-    pretraining data).
-    "paper": channels scaled to [-1, 1]; windows stay within a repetition, with the label of their first sample.
-    "reference": z-score; windows on a grid over the recording, with label and repetition of their centre.
+class NinaproDb7Config(PretrainingConfig):
+    """As `PretrainingConfig`. Both protocols: repetitions 1 to 4 train, 5 validation, 6 test (released code; the paper
+    names no split of its pretraining data).
     """
 
     name: str = "ninapro_db7"
-    sampling_rate: float | None = 2000.0
-    window_length: int = 1000
-    stride: int = 500
-    band_pass: tuple[float, float] | None = (20.0, 450.0)
-    normalization: str = FROM_PROTOCOL
-    window_labels: str = FROM_PROTOCOL
-
-    PROTOCOL_FIELDS: ClassVar[dict[str, dict[str, object]]] = {
-        "paper": {"normalization": "minmax", "window_labels": "repetition"},
-        "reference": {"normalization": "zscore", "window_labels": "center_sample"},
-    }
 
 
 class NinaproDb7(MovementBuilder):

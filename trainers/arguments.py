@@ -258,7 +258,7 @@ def parse_fields(tokens: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"cannot use {token!r}: write `--field value`")
         if not equals:
             if not tokens or tokens[0].startswith("--"):
-                raise RecipeError(f"{token} needs a value")
+                raise RecipeError(f"{token} needs a value; a switch takes true or false: {token} true")
             text = tokens.pop(0)
         fields[name.replace("-", "_")] = _scalar(text)
     return fields

@@ -35,6 +35,14 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise RecipeError(f"augmentation {name} must be in [{low}, {high}], got {value}")
 
 
+def _check_kind(name: str, value: Any, default: bool | int | float) -> None:
+    """YAML reads `1e-1` as text: say so rather than fail later."""
+    kind = type(default)
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number such as 0.1"}[kind]
+        raise RecipeError(f"augmentation {name}={value!r}: give {wanted}")
+
+
 def _ring_size(name: str, rings: int, channels: int) -> int:
     """Channels of each of several equal rings."""
     if channels % rings:
@@ -106,6 +114,8 @@ class ElectrodeRotation:
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         batch, channels, time = x.shape
         size = _ring_size("electrode_rotation.rings", self.rings, channels)
+        if self.max_shift >= size:
+            raise RecipeError(f"augmentation electrode_rotation.max_shift={self.max_shift}: a ring has {size} channels")
         shift = 1 + _integers(self.max_shift, (batch, self.rings), x, generator)
         shift = shift * (2 * _integers(2, (batch, self.rings), x, generator) - 1)
         shift = shift * (_uniform((batch, self.rings), x, generator) < self.probability)
@@ -264,9 +274,13 @@ def make_augmentation(named: Mapping[str, Mapping[str, Any] | None] | None) -> A
     for name, parameters in named.items():
         if name not in TRANSFORMS:
             raise RecipeError(f"unknown augmentation {name!r}; choose from {', '.join(TRANSFORMS)}")
+        if not isinstance(parameters, Mapping | None):
+            raise RecipeError(f"augmentation {name}={parameters!r}: give its parameters by name, or nothing")
         known = [field.name for field in fields(TRANSFORMS[name])]
         unknown = sorted(set(parameters or {}) - set(known))
         if unknown:
             raise RecipeError(f"augmentation {name} has no parameter {unknown[0]!r}; it has {', '.join(known)}")
+        for parameter, value in (parameters or {}).items():
+            _check_kind(f"{name}.{parameter}", value, getattr(TRANSFORMS[name], parameter))
         transforms.append(TRANSFORMS[name](**(parameters or {})))
     return Augmentation(tuple(transforms))

@@ -148,3 +148,26 @@ def test_channel_mask_takes_neighbours_and_leaves_some(x):
         changes = (row != row.roll(1)).sum()
         assert changes in (0, 2)  # one stretch on the ring
     assert not (apply(ChannelMask(64), x) == 0).all(dim=2).all(dim=1).any()
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ({"gaussian_noise": {"std": "1e-1"}}, "gaussian_noise.std='1e-1': give a number"),
+        ({"gaussian_noise": {"std": True}}, "give a number"),
+        ({"time_shift": {"max_samples": 2.5}}, "time_shift.max_samples=2.5: give a whole number"),
+        ({"time_shift": {"per_channel": 1}}, "give true or false"),
+        ({"time_mask": {"max_samples": None}}, "give a whole number"),
+        ({"gaussian_noise": 0.1}, "gaussian_noise=0.1: give its parameters by name"),
+        ({"gaussian_noise": {"std": float("nan")}}, "must be in"),
+    ],
+)
+def test_values_of_another_kind_are_refused(named, words):
+    with pytest.raises(RecipeError, match=words):
+        make_augmentation(named)
+
+
+def test_a_ring_cannot_be_turned_all_the_way(x):
+    with pytest.raises(RecipeError, match="max_shift=4: a ring has 4 channels"):
+        apply(ElectrodeRotation(max_shift=4), x)
+    assert make_augmentation({"gaussian_noise": {"std": 1}}).transforms == (GaussianNoise(1),)

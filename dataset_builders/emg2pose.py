@@ -143,7 +143,7 @@ class Emg2pose(EmgBuilder):
 
     def list_recordings(self, root: Path) -> list[Recording]:
         """Every file that metadata.csv lists, none of which is opened; without it, every file."""
-        files = find_files(root, "*.hdf5", "emg2pose_dataset*.tar", self._extracted)
+        files = find_files(root, "*.hdf5")
         if not files:
             raise LayoutError(f"{root} does not hold the corpus: expected {self.LAYOUT}")
         metadata = _find_metadata(root, files)

@@ -142,7 +142,7 @@ class Emg2qwerty(EmgBuilder):
 
     def list_recordings(self, root: Path) -> list[Recording]:
         """The sessions of the split file that are there, in its order."""
-        files = find_files(root, "*.hdf5", "emg2qwerty-data*.tar*", self._extracted)
+        files = find_files(root, "*.hdf5")
         if not files:
             raise LayoutError(f"{root} does not hold the corpus: expected {self.LAYOUT}")
         split_file = find_split_file(root, self.config.user, self.config.split_file)

@@ -22,7 +22,7 @@ import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -33,7 +33,7 @@ import numpy as np
 from tinymyo_hf.recordings import read_recording as read_file
 from tinymyo_hf.signal import SignalError
 
-from .archives import find_root, open_source
+from .archives import find_root
 from .base import Download, EmgBuilder, EmgBuilderConfig, Recording, Signal, logger
 from .config import FROM_PROTOCOL
 from .errors import ConfigError, LayoutError, RecordingError
@@ -181,7 +181,7 @@ class Gaddy(EmgBuilder):
 
     def list_recordings(self, root: Path) -> list[Recording]:
         """Every utterance that is in a split, folder by folder, in natural order."""
-        corpus = self._part("emg_data", lambda folder: any((folder / name).is_dir() for name in FOLDERS))
+        corpus = find_root(root, lambda folder: any((folder / name).is_dir() for name in FOLDERS), self.LAYOUT)
         absent = [name for name in FOLDERS if not (corpus / name).is_dir()]
         if absent and not self.config.allow_missing:
             raise LayoutError(
@@ -247,17 +247,13 @@ class Gaddy(EmgBuilder):
         hop = self.config.target_hop
         return processed[:, hop : hop + hop * signal.frames]
 
-    def _part(self, name: str, is_part: Callable[[Path], bool]) -> Path:
-        """The folder of the corpus that `is_part` accepts; its archive is extracted if it is there instead."""
-        archive = self.root / f"{name}.tar.gz"
-        source = open_source(archive, self._extracted) if archive.is_file() else self.root
-        return find_root(source, is_part, self.LAYOUT)
-
     @functools.cached_property
     def _alignments(self) -> Path:
         """The folder text_alignments."""
         try:
-            return self._part(ALIGNMENTS, lambda folder: folder.name == ALIGNMENTS and any(folder.glob("*/*.TextGrid")))
+            return find_root(
+                self.root, lambda folder: folder.name == ALIGNMENTS and any(folder.glob("*/*.TextGrid")), self.LAYOUT
+            )
         except LayoutError as error:
             raise LayoutError(
                 f"{self.config.data_dir}: no folder {ALIGNMENTS} with the phones of what was said. It comes from "

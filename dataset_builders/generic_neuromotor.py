@@ -130,7 +130,7 @@ class GenericNeuromotor(EmgBuilder):
 
     def list_recordings(self, root: Path) -> list[Recording]:
         """The parts of every file, in order of person, file and time."""
-        files = find_files(root, f"{TASK}_*.hdf5", "*.tar", self._extracted)
+        files = find_files(root, f"{TASK}_*.hdf5")
         for name, path in files.items():
             if not FILE_NAME.fullmatch(name):
                 raise LayoutError(f"{path}: not named {TASK}_user_NNN_dataset_NNN.hdf5; rename or remove it")

@@ -10,7 +10,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from .archives import open_source
 from .errors import LayoutError, RecordingError
 from .hdf5_files import check_dataset, check_timestamps
 
@@ -24,35 +23,24 @@ AGAIN = "download the file again"
 GAPS = "gaps in the timestamps"
 
 
-def find_files(root: Path, pattern: str, archives: str, cache_dir: str | None) -> dict[str, Path]:
-    """The files of a corpus by their names without suffix; the archive beside them is extracted if there are none.
+def find_files(root: Path, pattern: str) -> dict[str, Path]:
+    """The files of a corpus by their names without suffix.
 
     Args:
         root: folder of the corpus; files may be at any depth.
-        pattern, archives: of the names of the files, and of the archives in `root`.
-        cache_dir: where to extract, as for `open_source`.
+        pattern: of the names of the files.
 
     Raises:
         LayoutError: a file is there twice.
     """
-    paths = _files_in(root, pattern)
-    if not paths:
-        paths = [
-            path
-            for archive in sorted(root.glob(archives))
-            for path in _files_in(open_source(archive, cache_dir), pattern)
-        ]
     files: dict[str, Path] = {}
-    for path in paths:
+    for path in sorted(root.rglob(pattern)):
+        if not path.is_file() or path.name.startswith("."):  # a dot: what macOS adds to archives
+            continue
         if path.stem in files:
             raise LayoutError(f"{path.name} is there twice: {files[path.stem]} and {path}; remove one of them")
         files[path.stem] = path
     return files
-
-
-def _files_in(folder: Path, pattern: str) -> list[Path]:
-    # names beginning with a dot are what macOS adds to archives
-    return sorted(path for path in folder.rglob(pattern) if path.is_file() and not path.name.startswith("."))
 
 
 def find_series(group: h5py.Group, name: str, bands: Sequence[str], path: str) -> h5py.Dataset:

@@ -250,6 +250,14 @@ def test_archives_as_downloaded(corpus, tmp_path):
     assert len(alone.recordings) == 7
 
 
+def test_what_is_unpacked_beside_its_archive_is_not_extracted_again(own):
+    with tarfile.open(own / "emg_data.tar.gz", "w:gz", compresslevel=1) as bundle:
+        bundle.add(own / "emg_data", "emg_data")
+    builder = make_builder("gaddy", own, own.parent / "cache", audio=False)
+    assert all(str(own / "emg_data") in recording.path for recording in builder.recordings)
+    assert not (own.parent / "cache" / "extracted_emg").exists()
+
+
 def test_selected_channels_are_those_of_the_whole(corpus):
     whole, _ = tables(make_builder("gaddy", corpus, audio=False))[f"{VOICED}/5-4/1"]
     part, _ = tables(make_builder("gaddy", corpus, audio=False, channels=[5, 0]))[f"{VOICED}/5-4/1"]

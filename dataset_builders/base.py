@@ -37,6 +37,7 @@ from .errors import (
     PreparationError,
     RecordingError,
     SplitError,
+    unreadable,
 )
 from .prepared import load_prepared
 from .protocols import SPLITS, group_split, listed, subject_split
@@ -181,11 +182,12 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
     @functools.cached_property
     def recordings(self) -> list[Recording]:
         """The recordings asked for, checked: each in one split, or shared out among splits by repetition."""
-        recordings = self.list_recordings(self.root)
-        check_recordings(recordings, self.name)
+        with unreadable(self.name, LayoutError):
+            recordings = self.list_recordings(self.root)
+            check_recordings(recordings, self.name)
+            check_copies(recordings, self.name)
         if self.config.rows == "recordings":
             check_whole(recordings, self.name)
-        check_copies(recordings, self.name)
         for field in ("subject", "session"):
             wanted = getattr(self.config, f"{field}s")
             if wanted is not None:
@@ -277,18 +279,16 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
         """
         schema = self.info.features.arrow_schema
         tables, notes = [schema.empty_table()], Counter()
-        for signal, processed in self._processed_takes(recording):
-            try:
+        with unreadable(recording.name, RecordingError):
+            for signal, processed in self._processed_takes(recording):
                 columns = self._columns(recording, signal, processed, notes)
-            except SignalError as error:
-                raise RecordingError(str(error)) from error
-            count = len(columns["start"])
-            for name, feature in self.metadata_features().items():
-                columns[name] = pa.array([signal.metadata[name]] * count, feature.pa_type)
-            if self._reports_reading(recording):
-                notes.update(signal.notes)
-                notes[NO_LABELS] += signal.labels is not None and bool((signal.labels == UNLABELLED).all())
-            tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
+                count = len(columns["start"])
+                for name, feature in self.metadata_features().items():
+                    columns[name] = pa.array([signal.metadata[name]] * count, feature.pa_type)
+                if self._reports_reading(recording):
+                    notes.update(signal.notes)
+                    notes[NO_LABELS] += signal.labels is not None and bool((signal.labels == UNLABELLED).all())
+                tables.append(pa.table({name: columns[name] for name in schema.names}, schema=schema))
         metadata = dict(schema.metadata or {}) | {NOTES: json.dumps(+notes).encode()}
         return pa.concat_tables(tables).replace_schema_metadata(metadata)
 
@@ -312,10 +312,7 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
             check_lengths(signal, where)
             if self.selected_channels is not None:
                 signal = dataclasses.replace(signal, samples=signal.samples[self.selected_channels])
-            try:
-                processed = self.process(recording, signal)
-            except SignalError as error:
-                raise RecordingError(str(error)) from error
+            processed = self.process(recording, signal)
             yield at_processed_rate(signal, processed.shape[1], self.config.target_hop, where), processed
 
     def _reports_reading(self, recording: Recording) -> bool:
@@ -386,7 +383,8 @@ def make_builder(
         cache = Path(cache_dir) if cache_dir else Path(datasets.config.HF_DATASETS_CACHE)
         data_dir = download_corpus(builder_class, Path(data_dir) if data_dir else cache / "downloaded_emg" / name)
     directory = str(Path(data_dir).expanduser().resolve()) if data_dir is not None else None
-    return builder_class(data_dir=directory, cache_dir=str(cache_dir) if cache_dir else None, **config)
+    with unreadable(name, PreparationError):
+        return builder_class(data_dir=directory, cache_dir=str(cache_dir) if cache_dir else None, **config)
 
 
 def load_corpus(

@@ -215,8 +215,8 @@ def _preprocessing(builder: EmgBuilder) -> str:
     labels = {
         "segment": "No window spans a change of label.",
         "repetition": "No window spans a change of repetition; its label is that of its first sample.",
-        "first_sample": "A window has the label of its first sample.",
-        "center_sample": "A window has the label of its middle sample.",
+        "first_sample": "A window has the label and the repetition of its first sample, whatever follows within it.",
+        "center_sample": "A window has the label and the repetition of its middle sample, whatever else is in it.",
     }
     rule = labels.get(builder.config.window_labels, "") if builder.task() == "classification" else ""
     changes = "" if extractor.filter_rate is None else f", at {extractor.filter_rate:g} Hz and then resampled"

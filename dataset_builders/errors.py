@@ -6,6 +6,8 @@ from pathlib import Path
 
 from datasets.exceptions import DatasetGenerationError
 
+from tinymyo_hf.signal import SignalError
+
 
 class DataError(DatasetGenerationError, ValueError):
     """Base of every error about a user's data or a builder's configuration.
@@ -45,6 +47,21 @@ class DownloadError(DataError):
 
 class PushError(DataError):
     """A prepared folder cannot go to the Hub: no permission, no connection, a name or licence that forbids it."""
+
+
+@contextlib.contextmanager
+def unreadable(what: str, kind: type[DataError]) -> Iterator[None]:
+    """What the signal processing refuses, and files that are gone or not to be read, as an error of `kind`."""
+    try:
+        yield
+    except SignalError as error:
+        raise kind(str(error)) from error
+    except OSError as error:
+        file = f" {error.filename}" if error.filename else ""
+        raise kind(
+            f"{what}: cannot read or write{file} ({error.strerror or error}): check that it is there and that you have "
+            "the permission"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -56,6 +56,8 @@ def prepare(
     builder = make_builder(builder_name, data_dir, cache_dir, download, **config)
     output = Path(output_dir).expanduser().absolute()
     partial = output.with_name(output.name + ".incomplete")
+    if builder.config.data_dir and output.resolve().is_relative_to(builder.config.data_dir):
+        raise PreparationError(f"{output} lies within the raw files, which would change by it: choose another folder")
     shards = plan_shards(builder)  # before anything is written: it fails where the corpus cannot be read at all
     manifest = {
         "builder": builder.name,

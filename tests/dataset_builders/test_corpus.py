@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import re
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -16,6 +18,7 @@ from dataset_builders.base import (
     LayoutError,
     PreparationError,
     Recording,
+    RecordingError,
     SplitError,
     load_corpus,
     make_builder,
@@ -115,6 +118,17 @@ def test_errors_come_through_processes_unchanged(uci_dir, tmp_path):
         with pytest.raises(DataError, match=r"2_raw_data_12-12_22.03.16.txt, line 3\d\d\d: 2 columns"):
             load_corpus("uci_emg", uci_dir, cache_dir=tmp_path / "cache", num_proc=num_proc, window_length=100)
     assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_files_that_vanish_and_folders_that_are_files(uci_dir, tmp_path):
+    builder = make_builder("uci_emg", uci_dir, window_length=100)
+    path = Path(builder.recordings[0].path)
+    path.unlink()
+    with pytest.raises(RecordingError, match=f"{re.escape(path.name)}.* No such file"):
+        builder.recording_table(builder.recordings[0])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PreparationError, match="Not a directory"):
+        load_corpus("synthetic", cache_dir=tmp_path / "file" / "cache", **TINY)
 
 
 def test_full_disk(tmp_path, monkeypatch):

@@ -202,6 +202,12 @@ def test_unreadable_corpus_leaves_nothing(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_output_among_the_raw_files(uci_dir):
+    with pytest.raises(PreparationError, match="out lies within the raw files"):
+        prepare("uci_emg", uci_dir, uci_dir / "out", window_length=100)
+    assert not (uci_dir / "out").exists()
+
+
 def test_existing_folders(prepared, tmp_path):
     moment = (prepared / "README.md").stat().st_mtime_ns
     assert prepare("synthetic", None, prepared, **SMALL) == prepared

@@ -99,6 +99,8 @@ def _explain(error: Exception) -> str | None:
     """One line for an error that a user can put right; None for a defect of the program."""
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OUR_PACKAGES:
         return f"this command needs the package {error.name}: pip install 'tinymyo-hf[train]'"
+    if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough; the caller of this knows it
+        return None
     if isinstance(error, OSError) and error.strerror:  # from the system: no such file, no permission, disk full
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, FileNotFoundError):  # from a library
@@ -191,8 +193,9 @@ def inspect(
             raise ConfigError(f"{', '.join(options)}: {target} has been prepared, which has settled that; leave it out")
         survey = inspect_prepared(target, limit)
     elif Path(target).is_dir():
+        corpus = "emg_folder" if (Path(target) / "metadata.csv").is_file() else "uci_emg"
         raise ConfigError(
-            f"{target} is a folder of raw files: name its corpus, as in `tinymyo inspect uci_emg --data-dir {target}`"
+            f"{target} is a folder of raw files: name its corpus, as in `tinymyo inspect {corpus} --data-dir {target}`"
         )
     elif not Path(target).exists():
         raise ConfigError(f"{target}: no such file or folder, nor one of the corpora: {', '.join(BUILDERS)}")

@@ -127,6 +127,14 @@ def test_a_full_disk_is_one_line(checkpoint, recording, tmp_path, monkeypatch):
     assert "No space left on device" in refused("predict", checkpoint, recording, *options)
 
 
+def test_a_reader_who_has_seen_enough(recording):
+    """`tinymyo inspect ... | head -1` says nothing of a broken pipe."""
+    command = [sys.executable, "-m", "tinymyo_hf.cli", "inspect", str(recording), "--sampling-rate", "200"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        run.stdout.close()
+        assert "tinymyo:" not in run.stderr.read()
+
+
 def test_debug_shows_the_traceback(tmp_path):
     result = CliRunner().invoke(app, ["--debug", "predict", str(tmp_path / "none"), "x.npy"])
     assert result.exit_code == 1 and "no such checkpoint" in str(result.exception)
@@ -231,7 +239,9 @@ def test_prepare_inspect_and_push(tmp_path, monkeypatch):
 
 
 def test_inspect_refuses_what_cannot_work(recording, tmp_path):
-    assert "name its corpus" in refused("inspect", tmp_path)
+    assert "name its corpus, as in `tinymyo inspect uci_emg" in refused("inspect", tmp_path)
+    (tmp_path / "metadata.csv").touch()
+    assert "`tinymyo inspect emg_folder" in refused("inspect", tmp_path)
     assert "no such file or folder, nor one of the corpora" in refused("inspect", tmp_path / "missing.npy")
     assert "for one of the corpora" in refused("inspect", recording, "--protocol", "paper")
     assert "uci_emg needs data_dir" in refused("inspect", "uci_emg")

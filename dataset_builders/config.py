@@ -128,8 +128,12 @@ class EmgBuilderConfig(datasets.BuilderConfig):
             raise ConfigError('sample_type="int16" stores recordings as they are: it needs rows="recordings"')
 
     def shaping_fields(self) -> dict:
-        """The fields that shape the data, without where it comes from."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _PLACE_FIELDS}
+        """The fields that shape the data, without where it comes from; 200 Hz and 200.0 Hz are the same."""
+        fields = {
+            f.name: _without_point(getattr(self, f.name))
+            for f in dataclasses.fields(self)
+            if f.name not in _PLACE_FIELDS
+        }
         return fields | {"version": str(self.version)}
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
@@ -149,6 +153,12 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple | range | np.ndarray):
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _without_point(value: object) -> object:
+    if isinstance(value, tuple):
+        return tuple(map(_without_point, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _listed(value: object) -> tuple:

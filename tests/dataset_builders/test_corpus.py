@@ -73,7 +73,7 @@ def test_every_option_is_in_the_name_of_the_cache():
             continue  # have a test of their own
         assert make_builder("synthetic", **TINY | {"num_repetitions": 3}, **{field.name: value}).config_id != base
     assert make_builder("synthetic", **TINY, window_length=200).config_id == base
-    assert make_builder("synthetic", **TINY, band_pass=[20.0, 90.0]).config_id == base
+    assert make_builder("synthetic", **TINY, band_pass=[20, 90.0], sampling_rate=200).config_id == base
 
 
 def test_editing_the_raw_files_changes_the_name_of_the_cache(uci_dir):

@@ -22,14 +22,14 @@ from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
 from .base import EmgBuilder
-from .content import UNLABELLED, Recording, Signal
+from .content import UNLABELLED, Events, Recording, Signal
 from .errors import DataError, LayoutError, RecordingError
 from .inspection_report import report, warnings
 from .protocols import SPLITS
 from .signal_quality import ChannelQuality
 
 PREPROCESSOR = "preprocessor_config.json"
-COLUMNS = ("input_values", "scale", "label", "recording", "start")  # that are read of a prepared folder
+COLUMNS = ("input_values", "scale", "label", "events", "recording", "start")  # that are read of a prepared folder
 
 
 @dataclass
@@ -166,6 +166,8 @@ def inspect_file(path: str | Path, label_column: int | str | None = None, **opti
     if read.labels is not None:
         values, labels = np.unique(read.labels, return_inverse=True)
         names = tuple(map(str, values))
+        if names[:1] == ("",):  # an empty cell is no class
+            names, labels = names[1:], labels - 1
     survey = Survey(str(path), names, recordings=1, read=1)
     survey.add(Signal(read.signal, read.sampling_rate or 0.0, labels), Path(path).name)
     return survey
@@ -192,10 +194,10 @@ def inspect_prepared(folder: str | Path, limit: int | None = None) -> Survey:
         shards = [path for split in SPLITS for path in sorted((folder / "data").glob(f"{split}-*.parquet"))]
         if not shards:
             raise LayoutError(f"{folder / 'data'} holds no parquet files: copy the folder again, or prepare it again")
-        names = _class_names(shards[0])
+        names, event_names = _class_names(shards[0])
         survey = Survey(f"{folder} (prepared: filtered, rows are windows or parts of recordings)", names, "rows")
         _count_rows(survey, shards)
-        for name, signal in _rows(shards, rate, survey.recordings, limit):
+        for name, signal in _rows(shards, rate, survey.recordings, limit, event_names):
             survey.add(signal, name)
             survey.read += 1
     except DataError:
@@ -207,10 +209,12 @@ def inspect_prepared(folder: str | Path, limit: int | None = None) -> Survey:
     return survey
 
 
-def _class_names(shard: Path) -> tuple[str, ...]:
+def _class_names(shard: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the labels, and of the events."""
     metadata = pq.read_schema(shard).metadata or {}
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return tuple(features.get("label", {}).get("names", ()))
+    event = features.get("events", {}).get("feature", {}).get("name", {})
+    return tuple(features.get("label", {}).get("names", ())), tuple(event.get("names", ()))
 
 
 def _count_rows(survey: Survey, shards: list[Path]) -> None:
@@ -222,7 +226,9 @@ def _count_rows(survey: Survey, shards: list[Path]) -> None:
         survey.splits[shard.name.split("-")[0]] += len(table)
 
 
-def _rows(shards: list[Path], rate: float, count: int, limit: int | None) -> Iterator[tuple[str, Signal]]:
+def _rows(
+    shards: list[Path], rate: float, count: int, limit: int | None, event_names: tuple[str, ...]
+) -> Iterator[tuple[str, Signal]]:
     """The rows wanted of all shards, one row group in memory at a time."""
     wanted = set(_spread(range(count), limit))
     first = 0
@@ -234,10 +240,10 @@ def _rows(shards: list[Path], rate: float, count: int, limit: int | None) -> Ite
                 inside = [row - first for row in range(first, first + size) if row in wanted]
                 first += size
                 if inside:
-                    yield from _signals(file.read_row_group(group, columns).take(inside), rate)
+                    yield from _signals(file.read_row_group(group, columns).take(inside), rate, event_names)
 
 
-def _signals(table: pa.Table, rate: float) -> Iterator[tuple[str, Signal]]:
+def _signals(table: pa.Table, rate: float, event_names: tuple[str, ...]) -> Iterator[tuple[str, Signal]]:
     for row in range(len(table)):
         channels = table["input_values"][row].values
         samples = np.stack([channels[i].values.to_numpy(zero_copy_only=False) for i in range(len(channels))])
@@ -245,8 +251,17 @@ def _signals(table: pa.Table, rate: float) -> Iterator[tuple[str, Signal]]:
             samples = samples * table["scale"][row].as_py()
         label = table["label"][row].as_py() if "label" in table.column_names else None
         labels = None if label is None else np.full(samples.shape[1], label)
-        name = f"{table['recording'][row]}, from sample {table['start'][row]}"
-        yield name, Signal(samples, rate, labels)
+        start, events = table["start"][row].as_py(), None
+        if "events" in table.column_names:
+            events = _events(table["events"][row].as_py(), start, event_names)
+        name = f"{table['recording'][row]}, from sample {start}"
+        yield name, Signal(samples, rate, labels, events=events)
+
+
+def _events(entries: list[dict], start: int, names: tuple[str, ...]) -> Events:
+    """The events of a row that begins at sample `start`; their names may be stored as numbers."""
+    starts, ends = (np.array([entry[edge] for entry in entries], np.float64) - start for edge in ("start", "end"))
+    return Events(tuple(names[e["name"]] if names else str(e["name"]) for e in entries), starts, ends)
 
 
 def _spread(items: list | range, limit: int | None) -> list:

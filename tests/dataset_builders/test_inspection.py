@@ -208,7 +208,11 @@ def test_a_file(tmp_path):
     survey = inspect_file(path, "class", sampling_rate=RATE)
     assert survey.class_names == ("fist", "rest") and survey.classes == {(0, RATE): 1000, (1, RATE): 2000}
     assert survey.segments == {0: 1, 1: 2} and survey.durations == [(3000, RATE)]
-    unknown = inspect_file(path)
+    path.write_text(
+        "\n".join(["x,y,class", *(f"{a},{b},{'rest' if i < 9 else ''}" for i, (a, b, _) in enumerate(samples.T))])
+    )
+    assert inspect_file(path, "class").classes == {(0, None): 9, (-1, None): 2991}
+    unknown = inspect_file(path, channels=["x", "y"])
     assert "sampling rate is not known" in unknown.warnings()[0] and "3000 samples" in unknown.report()
     with pytest.raises(SignalError, match="no such file"):
         inspect_file(tmp_path / "b.csv")
@@ -256,6 +260,9 @@ def test_a_prepared_folder_of_recordings(tmp_path, kind):
     assert survey.quality.samples.tolist() == raw.quality.samples.tolist() and survey.recordings > raw.recordings
     np.testing.assert_allclose(survey.quality.rms, raw.quality.rms, rtol=1e-4)
     np.testing.assert_allclose(survey.quality.low, raw.quality.low, rtol=1e-6)
+    assert survey.events == raw.events and survey.events["thumb_up"]
+    events = survey.first[1].events
+    assert 0 <= events.starts.min() <= events.starts.max() < 5000
 
 
 @pytest.mark.parametrize("case", ["labels", "events", "many classes", "no rate", "gaps", "dead", "short", "one"])

@@ -152,6 +152,9 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
         self.left_out: Counter[str] = Counter()  # by `list_recordings`, counted, for the dataset card
         super().__init__(*args, cache_dir=cache_dir, **kwargs)
 
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_last_takes": None}  # processes are not sent a recording
+
     @functools.cached_property
     def extractor(self) -> TinyMyoFeatureExtractor:
         """The preprocessing of this configuration; saved beside every model trained on the data."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from .content import Recording
 from .errors import ConfigError, LayoutError, SplitError
-from .protocols import natural_key
+from .protocols import SPLITS, natural_key
 
 _HEAD_BYTES = 1 << 16
 
@@ -18,6 +18,8 @@ def check_recordings(recordings: Sequence[Recording], corpus: str) -> None:
         raise LayoutError(f"{corpus}: no recording found")
     kept: dict[str, set[int]] = {}
     for recording in recordings:
+        if recording.split not in SPLITS:
+            raise SplitError(f"{corpus}: {recording.name} is in {recording.split!r}, which is none of {SPLITS}")
         if recording.name in kept and not (recording.repetitions and kept[recording.name]):
             raise LayoutError(f"{corpus}: recording {recording.name} is listed twice: name each file once")
         repetitions = set(recording.repetitions or ())

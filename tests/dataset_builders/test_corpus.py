@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -229,6 +230,15 @@ def test_what_a_recording_lacks_is_counted_once(tmp_path):
     assert notes == [{"read": 1}, {}, {}, {"read": 1, "recordings without a labelled sample": 1}, {}, {}]
 
 
+def test_a_pickled_builder_carries_no_signal(tmp_path):
+    builder = Shared(cache_dir=str(tmp_path), **WHOLE)
+    empty = len(pickle.dumps(builder))
+    table = builder.recording_table(builder.recordings[0])
+    packed = pickle.dumps(builder)
+    assert len(packed) < empty + 5000
+    assert pickle.loads(packed).recording_table(builder.recordings[0]).equals(table)
+
+
 @pytest.mark.parametrize("window_labels", ["segment", "first_sample", "center_sample"])
 def test_repetitions_are_counted_however_windows_are_labelled(tmp_path, window_labels):
     builder = Shared(cache_dir=str(tmp_path), window_labels=window_labels, **WHOLE)
@@ -290,6 +300,8 @@ def test_recordings_are_checked():
         check_recordings([train, dataclasses.replace(train, split="test")], "x")
     with pytest.raises(SplitError, match="train"):
         check_recordings([dataclasses.replace(train, split="test")], "x")
+    with pytest.raises(SplitError, match="a is in 'val', which is none of"):
+        check_recordings([dataclasses.replace(train, split="val")], "x")
     halves = [
         dataclasses.replace(train, repetitions=(1, 2)),
         dataclasses.replace(train, split="test", repetitions=(2,)),

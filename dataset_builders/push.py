@@ -29,6 +29,7 @@ from .inspection_report import table
 from .protocols import SPLITS
 
 CARD = "README.md"
+MOST_FILES = 20  # that a report lists
 # What may be passed on changed, as filtered windows are; "nd" licences allow copies only.
 OPEN_LICENCES = re.compile(
     r"cc0-1\.0|cc-by(-nc)?(-sa)?-[234]\.\d|mit|apache-2\.0|bsd.*|odc-by|odbl|pddl|gpl.*|lgpl.*|unlicense|cdla-.*"
@@ -72,7 +73,10 @@ class PushPlan:
     def report(self) -> str:
         """The files, sizes, licence and warnings as text."""
         total = sum(size for _, size in self.files)
-        listed = table(("file", "size"), [(name, _size(size)) for name, size in (*self.files, ("in all", total))])
+        shown = [(name, _size(size)) for name, size in self.files[:MOST_FILES]]
+        if more := len(self.files) - len(shown):
+            shown.append((f"and {more} more", ""))
+        listed = table(("file", "size"), [*shown, ("in all", _size(total))])
         rows = ", ".join(f"{split} {count}" for split, count in self.rows.items())
         visibility = "public" if self.public else "private"
         lines = [f"{self.folder} -> https://huggingface.co/datasets/{self.repo_id} ({visibility})", "", listed, ""]

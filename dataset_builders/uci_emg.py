@@ -47,8 +47,6 @@ SUBJECTS = {
     "validation": tuple(f"{i:02d}" for i in range(25, 31)),
     "test": tuple(f"{i:02d}" for i in range(31, 37)),
 }
-
-
 SERIES_SPLITS = {"1": "train", "2": "test"}
 """Split of each series in the protocol "within_subject"."""
 
@@ -123,7 +121,9 @@ class UciEmg(EmgBuilder):
             content, cut = _without_cut_line(path)
         samples, classes = _read_series(path, content)
         labels = np.where((classes >= 1) & (classes <= 6), classes - 1, UNLABELLED)
-        return Signal(samples, self.config.sampling_rate, labels, notes={"last lines without a class": cut})
+        return Signal(
+            samples, self.config.sampling_rate, labels, notes={"last lines without a class": cut} if cut else {}
+        )
 
     def _with_both_series(self, files: list[tuple[str, str, Path]]) -> list[tuple[str, str, Path]]:
         """The files of the two series of the subjects who have both."""

@@ -1,5 +1,6 @@
 """Pushing: nothing is sent before it is asked for, nothing that is not whole, nothing public by accident."""
 
+import dataclasses
 import shutil
 from types import SimpleNamespace
 
@@ -60,6 +61,8 @@ def test_the_plan_lists_everything(folder):
     report = plan.report()
     assert "(private)" in report and "apache-2.0" in report and "warning" not in report
     assert all(name in report for name in names)
+    many = dataclasses.replace(plan, files=tuple((f"data/{i}", 100) for i in range(50))).report()
+    assert "data/19" in many and "data/20" not in many and "and 30 more" in many and "5 kB" in many
 
 
 def test_push_sends_what_was_planned(folder):

@@ -242,6 +242,11 @@ class Synthetic(EmgBuilder):
         for field in ("num_subjects", "num_sessions", "num_repetitions", "num_channels"):
             if not isinstance(getattr(config, field), int) or getattr(config, field) < 1:
                 raise ConfigError(f"synthetic: {field}={getattr(config, field)!r} must be a whole number of at least 1")
+        if config.protocol == "within_subject" and config.num_repetitions < 3:
+            raise ConfigError(
+                f"synthetic: num_repetitions={config.num_repetitions}: the protocol within_subject needs at least 3, "
+                "one for each split"
+            )
         rate, asked = self.preset.apparatus.rate, config.sampling_rate
         if not isinstance(asked, (int, float)) or asked < 1 or asked != int(asked) or rate % asked:
             raise ConfigError(f"synthetic: sampling_rate={asked!r} must be a divisor of {rate} Hz")

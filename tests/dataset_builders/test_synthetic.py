@@ -104,6 +104,8 @@ def test_recordings_for_demos(tmp_path):
 
 def test_within_subject_protocol():
     builder = make_builder("synthetic", protocol="within_subject", num_subjects=2, num_sessions=1, num_repetitions=3)
+    with pytest.raises(ConfigError, match="num_repetitions=2: .* at least 3"):
+        _ = make_builder("synthetic", protocol="within_subject", num_repetitions=2).recordings
     kept = {recording.split: recording.repetitions for recording in builder.recordings}
     assert kept == {"train": (1,), "validation": (2,), "test": (3,)}
     table = builder.recording_table(builder.recordings[0])

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from glob import glob
 
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +27,8 @@ def test_killed_within_a_shard_and_resumed_by_recording(prepared, tmp_path, num_
     output, partial = tmp_path / "out", tmp_path / "out.incomplete"
     process = FORK.Process(target=prepare, args=("synthetic", None, output, num_proc), kwargs=MANY)
     process.start()
-    while len(list(partial.glob("data/*.parquet"))) < 5 or not list(partial.glob("parts/*/*.arrow")):
+    # by `glob`, which bears with folders that are removed meanwhile
+    while len(glob(f"{partial}/data/*.parquet")) < 5 or not glob(f"{partial}/parts/*/*.arrow"):
         assert process.is_alive()
         time.sleep(0.0005)
     os.kill(process.pid, signal.SIGKILL)

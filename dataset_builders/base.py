@@ -215,9 +215,13 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
     def split_subjects(self, present: Iterable[str], groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """The split of each subject that has recordings; see `protocols.subject_split`.
 
-        With `allow_missing`, subjects of the protocol without a recording are remembered for the dataset card.
+        With `allow_missing`, subjects of the protocol without a recording are remembered for the dataset card. Where
+        only some `subjects` are asked for, the others need not be there.
         """
         present = set(present)
+        if self.config.subjects is not None:
+            needed = present.union(self.config.subjects)
+            groups = {split: [name for name in names if name in needed] for split, names in groups.items()}
         split_of = subject_split(present, groups, self.config.allow_missing)
         self.absent_subjects = tuple(s for s in group_split(groups, "subject") if s not in present)
         if self.absent_subjects:

@@ -1,5 +1,6 @@
 """The dataset card (README.md) of a Hub-ready folder: what `load_dataset` needs, and what a reader needs."""
 
+import inspect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from .protocols import SPLITS, listed, natural_key
 from .shards import shard_notes
 
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+LONG_LIST = 24
 TASK_TAGS = {"classification": "gesture-recognition", "regression": "kinematics", "text": "silent-speech"}
 
 
@@ -97,34 +99,43 @@ def _counted(column: pa.ChunkedArray) -> dict:
 
 
 def _body(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> str:
+    title, _, description = _docstring(inspect.getmodule(type(builder))).partition("\n\n")
+    view = "WindowDataset" if builder.config.rows == "windows" else "ContinuousDataset"
+    subjects = sorted(set().union(*(split.subjects for split in counts.values())), key=natural_key)
     sections = [
         f"# {builder.name}",
-        (builder.__doc__ or "").strip().split("\n")[0],
+        title,
         _overview(builder),
         _split_table(builder, counts),
         *_left_out(builder, counts),
         "## Use",
         '```python\nfrom datasets import load_dataset\n\ntrain = load_dataset("PATH_OR_REPOSITORY", split="train", '
         "streaming=True)\n```",
-        "or, with the preprocessing and fast tensors, `dataset_builders.load_corpus(FOLDER)` and "
-        + ("`WindowDataset`." if builder.config.rows == "windows" else "`ContinuousDataset`."),
+        f"or, with the preprocessing and fast tensors, `dataset_builders.load_corpus(FOLDER)` and `{view}`.",
         "## Columns",
         _columns(builder),
         *_class_table(builder, counts),
         "## Subjects",
-        _table(
-            ("subject", *counts),
-            [
-                (subject, *(split.subjects[subject] for split in counts.values()))
-                for subject in sorted(set().union(*(s.subjects for s in counts.values())), key=natural_key)
-            ],
-        ),
+        _table(("subject", *counts), [(name, *(s.subjects[name] for s in counts.values())) for name in subjects]),
         "## Preprocessing",
         _preprocessing(builder),
+        *(["## Corpus and protocols", description] if description else []),
+        _docstring(type(builder.config)).partition("Attributes:")[0].rstrip(),
         "## Source",
-        "\n".join(t for t in (builder.HOMEPAGE, f"Licence: {builder.LICENSE or 'not stated'}", builder.CITATION) if t),
+        _source(builder),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _docstring(thing: object) -> str:
+    return inspect.cleandoc(thing.__doc__ or "")
+
+
+def _source(builder: EmgBuilder) -> str:
+    unstated = "none is stated; the source says how to cite it"
+    licence = unstated if builder.LICENSE in ("", "other") else builder.LICENSE
+    lines = [builder.HOMEPAGE, f"Licence: {licence}", builder.CITATION]
+    return "\n".join(f"- {line}" for line in lines if line)
 
 
 def _split_table(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> str:
@@ -142,13 +153,11 @@ def _overview(builder: EmgBuilder) -> str:
         seconds = config.window_length / extractor.sampling_rate
         shape = (
             f"Windows of surface EMG, {builder.channel_count} channels x {config.window_length} samples at "
-            f"{extractor.sampling_rate:g} Hz ({seconds:g} s), stride {config.stride}"
+            f"{extractor.sampling_rate:.10g} Hz ({seconds:g} s), stride {config.stride}"
         )
     else:
         pieces = f"in rows of at most {config.chunk_length} samples" if config.chunk_length else "one per row"
-        shape = (
-            f"Recordings of surface EMG, {builder.channel_count} channels at {extractor.sampling_rate:g} Hz, {pieces}"
-        )
+        shape = f"Recordings of surface EMG, {builder.channel_count} channels at {extractor.sampling_rate:.10g} Hz, {pieces}"
     return (
         f"{shape}, made by tinymyo-hf (`tinymyo prepare {builder.name}`), protocol `{config.protocol}`, version "
         f"{config.version}. All options are in `preparation.json`."
@@ -164,7 +173,7 @@ def _left_out(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> list[str]:
     for name in ("subjects", "sessions", "channels"):
         if getattr(builder.config, name) is not None:
             lines.append(f"- only these {name} were asked for: {listed(getattr(builder.config, name))}")
-    return ["## Left out or changed", "\n".join(lines)] if lines else []
+    return ["## Left out, changed or worth knowing", "\n".join(lines)] if lines else []
 
 
 def _columns(builder: EmgBuilder) -> str:
@@ -177,21 +186,21 @@ def _columns(builder: EmgBuilder) -> str:
         "targets": f"float32 (frames, outputs){hop}: {_listed(builder.target_names())}",
         "events": "name, and start and end in samples of the recording, of what starts in the row",
         "text": "what was said in the recording",
-        "phones": f"id of the phone in each frame{hop}",
+        "phones": f"id of the phone in each frame{hop}: {_listed(builder.phone_names())}",
         "subject": "who",
-        "session": "when",
+        "session": "which session, as the corpus names it",
         "recording": "which recording",
         "repetition": "which segment of its gesture in the recording, from 1",
         "start": "first sample of the row in the recording",
         "recording_length": "samples of the whole recording",
     }
-    own = {name: f"{feature.dtype}, as the corpus states it" for name, feature in builder.metadata_features().items()}
+    own = {name: feature.dtype for name, feature in builder.metadata_features().items()}
     return "\n".join(f"- `{name}`: {text}" for name, text in (known | own).items() if name in names)
 
 
 def _listed(names: Sequence[str]) -> str:
     """All names, or of many the first and the last."""
-    return ", ".join(names) if len(names) <= 24 else f"{names[0]}, ..., {names[-1]} ({len(names)} in all)"
+    return ", ".join(names) if len(names) <= LONG_LIST else f"{names[0]}, ..., {names[-1]} ({len(names)} in all)"
 
 
 def _class_table(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> list[str]:
@@ -201,36 +210,48 @@ def _class_table(builder: EmgBuilder, counts: dict[str, SplitCounts]) -> list[st
     if builder.class_names():
         names = dict(enumerate(builder.class_names()))
     else:
-        names = {key: key if key.strip() else repr(key) for key in sorted(classes, key=natural_key)}
-    rows = [(name, *(split.classes[key] for split in counts.values())) for key, name in names.items()]
+        names = {key: key for key in sorted(classes, key=natural_key)}
+    if len(names) > LONG_LIST:  # of a keyboard, the keys that were used
+        names = {key: name for key, name in names.items() if key in classes}
+    rows = [
+        (name if name.strip() else repr(name), *(split.classes[key] for split in counts.values()))
+        for key, name in names.items()
+    ]
     return ["## Classes" if builder.task() == "classification" else "## Events", _table(("class", *counts), rows)]
 
 
 def _preprocessing(builder: EmgBuilder) -> str:
     extractor = builder.extractor
-    low, high = extractor.band_pass or (None, None)
-    edges = [f"from {low:g} Hz" if low is not None else "", f"up to {high:g} Hz" if high is not None else ""]
-    band = " ".join(filter(None, edges)) or "none"
-    notches = ", ".join(f"{f:g} Hz" for f in extractor.notch_frequencies) or "none"
-    labels = {
+    steps = []
+    if extractor.band_pass is not None:
+        low, high = extractor.band_pass
+        edges = (f"from {low:g} Hz" if low is not None else "", f"up to {high:g} Hz" if high is not None else "")
+        steps.append(f"pass band {' '.join(filter(None, edges))} (Butterworth, order {extractor.band_pass_order})")
+    if extractor.notch_frequencies:
+        notches = ", ".join(f"{frequency:g}" for frequency in extractor.notch_frequencies)
+        steps.append(f"notches at {notches} Hz (Q {extractor.notch_quality:g})")
+    if steps:
+        steps[-1] += f", {extractor.filter_mode.replace('_', '-')}"
+    if extractor.filter_rate is not None:
+        steps.append(f"all at {extractor.filter_rate:g} Hz, then resampled to {extractor.sampling_rate:.10g} Hz")
+    if extractor.gain != 1:
+        steps.append(f"times {extractor.gain:g}")
+    if extractor.soft_limit is not None:
+        steps.append(f"softly limited to {extractor.soft_limit:g}")
+    if extractor.normalization != "none":
+        later = builder.config.rows == "recordings" and extractor.normalization_scope == "window"
+        when = ", when it is cut: the rows here are not normalised" if later else ""
+        steps.append(f"{extractor.normalization} of each channel over the {extractor.normalization_scope}{when}")
+    rules = {
         "segment": "No window spans a change of label.",
         "repetition": "No window spans a change of repetition; its label is that of its first sample.",
         "first_sample": "A window has the label and the repetition of its first sample, whatever follows within it.",
         "center_sample": "A window has the label and the repetition of its middle sample, whatever else is in it.",
     }
-    rule = labels.get(builder.config.window_labels, "") if builder.task() == "classification" else ""
-    changes = "" if extractor.filter_rate is None else f", at {extractor.filter_rate:g} Hz and then resampled"
-    if extractor.gain != 1:
-        changes += f"; times {extractor.gain:g}"
-    if extractor.soft_limit is not None:
-        changes += f"; softly limited to {extractor.soft_limit:g}"
-    scope = extractor.normalization_scope
-    if builder.config.rows == "recordings" and scope == "window":
-        scope += " (when it is cut: the rows here are not normalised)"
+    done = "; ".join(steps) or "none: samples as recorded"
+    rule = f" {rules[builder.config.window_labels]}" if builder.task() == "classification" else ""
     return (
-        f"Band-pass {band} (Butterworth, order {extractor.band_pass_order}), notch {notches} (Q "
-        f"{extractor.notch_quality:g}), {extractor.filter_mode}{changes}; normalisation {extractor.normalization} over "
-        f"the {scope}. {rule} The exact settings are in `preprocessor_config.json`, which "
+        f"{done[0].upper()}{done[1:]}.{rule} The exact settings are in `preprocessor_config.json`, which "
         "`TinyMyoFeatureExtractor.from_pretrained` reads."
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from .content import Recording
 from .errors import ConfigError, LayoutError, SplitError
-from .protocols import SPLITS, natural_key
+from .protocols import SPLITS, listed
 
 _HEAD_BYTES = 1 << 16
 
@@ -72,7 +72,7 @@ def keep_recordings(
     present = {getattr(recording, field) for recording in recordings}
     unknown = [value for value in wanted if value not in present]
     if unknown:
-        known = ", ".join(sorted(present, key=natural_key))
+        known = listed(present)
         raise ConfigError(f"{corpus}: no recording of {field} {', '.join(unknown)}; there are {known}")
     return [recording for recording in recordings if getattr(recording, field) in wanted]
 

@@ -19,7 +19,7 @@ from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtracto
 
 from .errors import ConfigError, DataError
 from .stored_rows import KNOWN_COLUMNS, Row, RowBatch
-from .torch_view import Epochs, part_of_this_worker, this_node
+from .torch_view import Epochs, part_of_this_worker
 
 ItemTransform = Callable[[dict], dict]
 """Maps an item to an item, e.g. to turn events into labels or to augment `input_values`."""
@@ -280,11 +280,10 @@ class IterableContinuousDataset(_Cut, torch.utils.data.IterableDataset):
         target_hop: int = 1,
         extractor: TinyMyoFeatureExtractor | None = None,
         seed: int = 0,
-        rank: int | None = None,
-        world_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         super().__init__(hf_dataset.features, cutting, columns, transform, target_hop, extractor, seed)
-        rank, world_size = this_node(rank, world_size)
         view = hf_dataset.select_columns(self.read_columns).with_format("arrow")
         if view.num_shards < world_size:
             raise ConfigError(f"{view.num_shards} shards cannot be divided among {world_size} processes: use fewer")

@@ -106,7 +106,7 @@ def _needs_work(output: Path, manifest_text: str, overwrite: bool) -> bool:
     if overwrite and manifest.is_file():
         return True
     what = "another preparation (other options or other raw files)" if manifest.is_file() else "something else"
-    fix = "pass overwrite=True to replace it, or " if manifest.is_file() else ""
+    fix = "pass overwrite=True (--overwrite) to replace it, or " if manifest.is_file() else ""
     raise PreparationError(f"{output} exists and holds {what}: {fix}choose another folder")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .errors import ConfigError, DataError
-from .torch_view import Epochs, this_node
+from .torch_view import Epochs
 
 STOPS = ("first_exhausted", "all_exhausted")
 
@@ -47,8 +47,8 @@ class MixedDataset(Epochs, torch.utils.data.IterableDataset):
         num_channels: int = 16,
         stop: str = "first_exhausted",
         seed: int = 0,
-        rank: int | None = None,
-        world_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         weights = np.ones(len(sources)) if probabilities is None else np.asarray(probabilities, np.float64)
         if not len(sources) or weights.shape != (len(sources),) or not (np.isfinite(weights) & (weights > 0)).all():
@@ -64,7 +64,7 @@ class MixedDataset(Epochs, torch.utils.data.IterableDataset):
         self.num_channels = num_channels
         self.stop = stop
         self.seed = seed
-        self.rank, self.world_size = this_node(rank, world_size)
+        self.rank, self.world_size = rank, world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Draw and shuffle differently in every epoch; the `Trainer` calls this."""

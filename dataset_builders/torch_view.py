@@ -130,9 +130,8 @@ class IterableWindowDataset(Epochs, torch.utils.data.IterableDataset):
         hf_dataset: a streaming split (`load_dataset(..., streaming=True)` or `as_streaming_dataset`), also after
             `shuffle`.
         transform, columns: as for `WindowDataset`.
-        rank, world_size: this process and how many there are; by default those of `torch.distributed`, if it runs. The
-            `Trainer` and accelerate divide a stream among processes themselves: give world_size=1 there, or windows
-            are lost.
+        rank, world_size: this process and how many share the stream, e.g. those of `torch.distributed` in a training
+            loop of your own. The `Trainer` and accelerate divide a stream among processes themselves: leave it to them.
         read_size: windows read and transformed at a time.
     """
 
@@ -141,8 +140,8 @@ class IterableWindowDataset(Epochs, torch.utils.data.IterableDataset):
         hf_dataset: datasets.IterableDataset,
         transform: WindowTransform | None = None,
         columns: Sequence[str] | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
         read_size: int = 256,
     ):
         super().__init__()
@@ -152,7 +151,6 @@ class IterableWindowDataset(Epochs, torch.utils.data.IterableDataset):
         self.window_shape = window_shape(hf_dataset.features)
         self.target_shape = window_shape(hf_dataset.features, "targets") if "targets" in self.columns else None
         view = hf_dataset.select_columns(["input_values", *self.columns]).with_format("arrow")
-        rank, world_size = this_node(rank, world_size)
         self._arrow = split_dataset_by_node(view, rank, world_size) if world_size > 1 else view
 
     def __iter__(self) -> Iterator[dict]:
@@ -168,13 +166,6 @@ class IterableWindowDataset(Epochs, torch.utils.data.IterableDataset):
         if name == "targets":
             return _tensor(column, self.target_shape)
         return column.to_numpy().tolist()
-
-
-def this_node(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """This process and how many there are; by default according to `torch.distributed`, if it runs."""
-    if world_size is None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return rank or 0, world_size or 1
 
 
 def part_of_this_worker(stream: datasets.IterableDataset, epoch: int) -> datasets.IterableDataset | None:

@@ -180,7 +180,7 @@ def test_unknown_builder_and_folder(tmp_path):
         ({"channels": (1.0,)}, "give different positions"),
         ({"channels": ()}, "give different positions"),
         ({"subjects": []}, r"subjects=\(\): name at least one"),
-        ({"subjects": [1, 2]}, "no recording of subject 1, 2; there are 01, 02, 03"),
+        ({"subjects": [1, 2]}, "no recording of subject 1, 2; there are 01 to 03"),
         ({"pad_end": "no"}, "pad_end='no': must be True or False"),
         ({"rows": "window"}, "rows='window': unknown; use one of windows, recordings"),
         ({"stride": 1.5}, "stride=1.5: must be a positive whole number"),

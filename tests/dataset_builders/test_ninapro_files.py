@@ -69,6 +69,10 @@ def test_missing_and_surplus_files(db5, tmp_path):
         load(5, db5, allow_missing=False)
     builder = make_builder("ninapro_db5", db5, **SMALL)
     assert len(builder.recordings) == 9 and builder.absent_subjects == tuple("23456789") + ("10",)
+    only = make_builder("ninapro_db5", db5, subjects=("1",), allow_missing=False)  # the others are not asked for
+    assert {r.subject for r in only.recordings} == {"1"} and only.absent_subjects == ()
+    with pytest.raises(SplitError, match="1 subjects of the protocol have no recording: 3"):
+        load(5, db5, subjects=("1", "3"), allow_missing=False)
     shutil.copytree(db5 / "s1", db5 / "copy")
     with pytest.raises(LayoutError, match=r"S1_E1_A1.mat is there twice: .*copy.* and .*s1.*; remove one"):
         load(5, db5)

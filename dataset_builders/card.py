@@ -157,7 +157,8 @@ def _overview(builder: EmgBuilder) -> str:
         )
     else:
         pieces = f"in rows of at most {config.chunk_length} samples" if config.chunk_length else "one per row"
-        shape = f"Recordings of surface EMG, {builder.channel_count} channels at {extractor.sampling_rate:.10g} Hz, {pieces}"
+        rate = f"{extractor.sampling_rate:.10g} Hz"
+        shape = f"Recordings of surface EMG, {builder.channel_count} channels at {rate}, {pieces}"
     return (
         f"{shape}, made by tinymyo-hf (`tinymyo prepare {builder.name}`), protocol `{config.protocol}`, version "
         f"{config.version}. All options are in `preparation.json`."

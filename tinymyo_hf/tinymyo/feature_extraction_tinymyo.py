@@ -31,8 +31,8 @@ from .signal_tinymyo import (
 
 logger = logging.get_logger(__name__)
 
-# Long recordings are filtered in groups of channels of about this many samples, which bounds the float64 temporaries.
-SAMPLES_AT_ONCE = 4_000_000
+# Recordings are filtered in groups of channels of about this many samples: their float64 temporaries stay in the cache.
+SAMPLES_AT_ONCE = 1 << 17
 
 # Fields that the library itself writes into preprocessor_config.json or sets at construction.
 LIBRARY_FIELDS = {"feature_extractor_type", "processor_class", "auto_map", "padding_side", "return_attention_mask"}

@@ -13,11 +13,13 @@ _PUBLIC = {
     "TINYMYO_PRESETS": "tinymyo.configuration_tinymyo",
     "TinyMyoConfig": "tinymyo.configuration_tinymyo",
     "TinyMyoFeatureExtractor": "tinymyo.feature_extraction_tinymyo",
+    "TinyMyoForFrameClassification": "tinymyo.modeling_tinymyo_frames",
     "TinyMyoForPreTraining": "tinymyo.modeling_tinymyo",
     "TinyMyoForRegression": "tinymyo.modeling_tinymyo",
     "TinyMyoForSequenceClassification": "tinymyo.modeling_tinymyo",
     "TinyMyoModel": "tinymyo.modeling_tinymyo",
     "EmgClassificationPipeline": "pipelines",
+    "EmgRegressionPipeline": "pipelines",
     "SignalError": "signal",
 }
 __all__ = [*_PUBLIC, "register"]

@@ -4,19 +4,28 @@ from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
+    AutoModelForAudioFrameClassification,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from tinymyo_hf.pipelines import EmgClassificationPipeline
+from tinymyo_hf.pipelines import EmgClassificationPipeline, EmgRegressionPipeline
 from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo import (
     TinyMyoForPreTraining,
+    TinyMyoForRegression,
     TinyMyoForSequenceClassification,
     TinyMyoModel,
 )
+from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
+
+# Each task's pipeline, and what loads its models: the library has no Auto class for regression.
+PIPELINES = {
+    "emg-classification": (EmgClassificationPipeline, AutoModelForSequenceClassification),
+    "emg-regression": (EmgRegressionPipeline, TinyMyoForRegression),
+}
 
 
 def register() -> None:
@@ -24,12 +33,11 @@ def register() -> None:
     AutoConfig.register(TinyMyoConfig.model_type, TinyMyoConfig, exist_ok=True)
     AutoFeatureExtractor.register(TinyMyoConfig, TinyMyoFeatureExtractor, exist_ok=True)
     AutoModel.register(TinyMyoConfig, TinyMyoModel, exist_ok=True)
+    AutoModelForAudioFrameClassification.register(TinyMyoConfig, TinyMyoForFrameClassification, exist_ok=True)
     AutoModelForPreTraining.register(TinyMyoConfig, TinyMyoForPreTraining, exist_ok=True)
     AutoModelForSequenceClassification.register(TinyMyoConfig, TinyMyoForSequenceClassification, exist_ok=True)
-    if "emg-classification" not in PIPELINE_REGISTRY.get_supported_tasks():  # the library warns of a second time
-        PIPELINE_REGISTRY.register_pipeline(
-            "emg-classification",
-            pipeline_class=EmgClassificationPipeline,
-            pt_model=AutoModelForSequenceClassification,
-            type="multimodal",
-        )
+    for task, (pipeline_class, model_class) in PIPELINES.items():
+        if task not in PIPELINE_REGISTRY.get_supported_tasks():  # the library warns of a second time
+            PIPELINE_REGISTRY.register_pipeline(
+                task, pipeline_class=pipeline_class, pt_model=model_class, type="multimodal"
+            )

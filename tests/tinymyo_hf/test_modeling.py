@@ -20,6 +20,7 @@ from tinymyo_hf import (
     TinyMyoForSequenceClassification,
     TinyMyoModel,
 )
+from tinymyo_hf.tinymyo import cpu_training_tinymyo
 from tinymyo_hf.tinymyo.cpu_training_tinymyo import dropout, dropout_attention_forward
 from tinymyo_hf.tinymyo.modeling_tinymyo import apply_rotary_pos_emb, eager_attention_forward
 
@@ -433,16 +434,26 @@ def test_dropout_has_the_distribution_of_dropout_and_follows_the_seed():
     assert dropout(x, 0.1, training=False) is x
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention_with_dropout_equals_eager_attention(masked):
+def attention_module(is_causal: bool = False) -> torch.nn.Module:
+    module = torch.nn.Module()
+    module.is_causal = is_causal
+    return module
+
+
+@pytest.mark.parametrize("kind", ["full", "masked", "causal", "long causal"])
+def test_attention_with_dropout_equals_eager_attention(kind, monkeypatch):
     # p = 1e-9 rounds to no dropout at all: outputs and gradients are those of eager attention.
     x = [torch.randn(7, 3, 150, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    mask = (torch.rand(7, 1, 1, 150) > 0.3).expand(-1, 1, 150, -1) if masked else None
+    mask = (torch.rand(7, 1, 1, 150) > 0.3).expand(-1, 1, 150, -1) if kind == "masked" else None
+    is_causal = kind.endswith("causal")
+    if kind == "long causal":  # is cut between its queries: here after 64 and 128
+        monkeypatch.setattr(cpu_training_tinymyo, "CHUNK_ELEMENTS", 1000)
     outputs, gradients = [], []
-    # The library gives sdpa a bool mask and eager attention an additive one.
-    additive = None if mask is None else torch.zeros(mask.shape, dtype=x[0].dtype).masked_fill(~mask, -1e30)
+    # The library gives sdpa a bool mask, or none where the kernel is causal, and eager attention an additive one.
+    allowed = torch.ones(7, 1, 150, 150, dtype=torch.bool).tril() if is_causal else mask
+    additive = None if allowed is None else torch.zeros(allowed.shape, dtype=x[0].dtype).masked_fill(~allowed, -1e30)
     for function, its_mask in ((dropout_attention_forward, mask), (eager_attention_forward, additive)):
-        output, _ = function(torch.nn.Module(), *x, its_mask, scaling=0.3, dropout=1e-9)
+        output, _ = function(attention_module(is_causal), *x, its_mask, scaling=0.3, dropout=1e-9)
         outputs.append(output)
         gradients.append(torch.autograd.grad((output * torch.linspace(0, 1, 8)).sin().sum(), x))
     # Eager attention takes its softmax in float32.
@@ -450,17 +461,20 @@ def test_attention_with_dropout_equals_eager_attention(masked):
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-5)
 
 
-def test_attention_with_dropout_has_exact_gradients_and_the_right_mean():
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_attention_with_dropout_has_exact_gradients_and_the_right_mean(is_causal):
+    module = attention_module(is_causal)
     x = [torch.randn(2, 1, 6, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
 
     def attend(*states):
         torch.manual_seed(3)
-        return dropout_attention_forward(torch.nn.Module(), *states, None, scaling=0.5, dropout=0.25)[0]
+        return dropout_attention_forward(module, *states, None, scaling=0.5, dropout=0.25)[0]
 
     assert torch.autograd.gradcheck(attend, x)
     many = [t.detach().expand(4000, -1, -1, -1, -1).flatten(0, 1) for t in x]
-    dropped = dropout_attention_forward(torch.nn.Module(), *many, None, scaling=0.5, dropout=0.25)[0]
-    plain = eager_attention_forward(torch.nn.Module(), *x, None, scaling=0.5)[0]
+    dropped = dropout_attention_forward(module, *many, None, scaling=0.5, dropout=0.25)[0]
+    future = torch.full((6, 6), -1e30, dtype=torch.float64).triu(1) if is_causal else None
+    plain = eager_attention_forward(module, *x, future, scaling=0.5)[0]
     torch.testing.assert_close(dropped.unflatten(0, (4000, 2)).mean(0), plain, atol=0.06, rtol=0)
 
 

@@ -19,10 +19,19 @@ class TinyMyoConfig(PreTrainedConfig):
         intermediate_size (`int`, defaults to 768): Width of the feed-forward layer.
         hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward layer (exact GELU).
         patch_size (`int`, defaults to 20): Samples of one channel that make one token; windows are multiples of it.
-        num_channels (`int`, defaults to 16): Electrodes the head was built for. The encoder itself takes any number;
-            only heads with `channel_fusion="concat"` depend on it.
+        num_channels (`int`, defaults to 16): Electrodes the head was built for. The encoder itself takes any number
+            where its stem is `"patches"`; only heads with `channel_fusion="concat"` depend on it.
+        stem (`"patches"` or `"convolution"`, defaults to `"patches"`): What makes tokens of samples: one linear map of
+            each patch of each channel, or a convolution over time that joins the channels and gives one token per
+            frame (the published model for discrete gestures).
+        stem_kernel_size, stem_stride (`int`, default to 21 and 10): Samples that a frame of the convolution sees, and
+            samples from one frame to the next.
+        stem_compression (`"reinhard"` or `"none"`, defaults to `"reinhard"`): What the convolution stem does to the
+            raw samples first: `64 x / (32 + |x|)`, which bounds artefacts, or nothing.
+        is_causal (`bool`, defaults to False): Whether a frame attends to itself and earlier frames only. Needs
+            `stem="convolution"`.
         position_embedding_type (`"rope"` or `"none"`, defaults to `"rope"`): Rotary positions over the flattened token
-            index (channel * patches + patch), as the paper describes, or none. The implementation released with the
+            index (channel * patches + patch, or the frame), as the paper describes, or none. The implementation released with the
             paper rotates along the head axis, which cancels in the attention scores: checkpoints trained with it
             behave as `"none"`.
         rope_parameters (`dict`, *optional*): `{"rope_type": "default", "rope_theta": 10000.0}` by default.
@@ -53,6 +62,11 @@ class TinyMyoConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
     patch_size: int = 20
     num_channels: int = 16
+    stem: Literal["patches", "convolution"] = "patches"
+    stem_kernel_size: int = 21
+    stem_stride: int = 10
+    stem_compression: Literal["reinhard", "none"] = "reinhard"
+    is_causal: bool = False
     position_embedding_type: Literal["rope", "none"] = "rope"
     rope_parameters: dict | None = None
     hidden_dropout_prob: float | int = 0.1
@@ -80,7 +94,7 @@ class TinyMyoConfig(PreTrainedConfig):
         """Checks that the fields fit together (called by the strict dataclass after construction)."""
         for field in (
             "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size",
-            "num_channels", "regression_hidden_size",
+            "num_channels", "stem_kernel_size", "stem_stride", "regression_hidden_size",
         ):  # fmt: skip
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
@@ -91,6 +105,10 @@ class TinyMyoConfig(PreTrainedConfig):
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads}): choose a width such as "
                 f"{-(-self.hidden_size // self.num_attention_heads) * self.num_attention_heads}."
+            )
+        if self.is_causal and self.stem == "patches":
+            raise ValueError(
+                'is_causal=True needs stem="convolution": patches of several channels have no single order in time.'
             )
         if self.position_embedding_type == "rope":
             head_size = self.hidden_size // self.num_attention_heads
@@ -103,6 +121,28 @@ class TinyMyoConfig(PreTrainedConfig):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)}.")
 
+    def num_frames(self, samples: int) -> int:
+        """Frames that the convolution stem makes of a recording of `samples` samples.
+
+        Frame f sees samples `f * stem_stride` to `f * stem_stride + stem_kernel_size - 1`; what belongs to the frames
+        of a target sampled like the recording is therefore `target[stem_kernel_size - 1 :: stem_stride]`.
+
+        Raises:
+            ValueError: the recording is shorter than one frame.
+        """
+        if samples < self.stem_kernel_size:
+            raise ValueError(
+                f"{samples} samples are fewer than one frame sees (stem_kernel_size={self.stem_kernel_size}): "
+                "give a longer recording, or pad it and pass attention_mask."
+            )
+        return (samples - self.stem_kernel_size) // self.stem_stride + 1
+
+
+# In the order of the neuromotor model's outputs.
+NEUROMOTOR_GESTURES = (
+    "index_press", "index_release", "middle_press", "middle_release",
+    "thumb_click", "thumb_down", "thumb_in", "thumb_out", "thumb_up",
+)  # fmt: skip
 
 # Named variants of the paper: keyword arguments of TinyMyoConfig. `num_labels` of a regression is its outputs.
 TINYMYO_PRESETS: dict[str, dict[str, Any]] = {
@@ -111,6 +151,13 @@ TINYMYO_PRESETS: dict[str, dict[str, Any]] = {
     "tinymyo-epn612": {"num_channels": 8, "num_labels": 6},
     "tinymyo-uci-emg": {"num_channels": 8, "num_labels": 6},
     "tinymyo-ninapro-db8": {"num_channels": 16, "num_labels": 5},
+    "tinymyo-neuromotor": {
+        "num_channels": 16,
+        "stem": "convolution",
+        "is_causal": True,
+        "id2label": dict(enumerate(NEUROMOTOR_GESTURES)),
+        "label2id": {gesture: index for index, gesture in enumerate(NEUROMOTOR_GESTURES)},
+    },
 }
 
 __all__ = ["TINYMYO_PRESETS", "TinyMyoConfig"]

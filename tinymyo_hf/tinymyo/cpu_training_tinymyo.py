@@ -5,10 +5,16 @@ from torch's default CPU generator, so seeds, checkpoints of the generator state
 usual. Other devices and compiled graphs use torch's operators.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
+from torch import nn
 
 # Attention scores are worked off in pieces of about this many elements, which stay in a core's cache.
 CHUNK_ELEMENTS = 2**18
+# Fewer queries at a time than this would make the matrix products of causal attention too thin.
+MIN_CAUSAL_ROWS = 64
 
 
 def runs_on_cpu(tensor: torch.Tensor) -> bool:
@@ -32,67 +38,98 @@ def keep_scale(words: torch.Tensor, p: float, dtype: torch.dtype) -> torch.Tenso
 
 
 def dropout(hidden_states: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """Inverted dropout with probability `p`, as `torch.nn.functional.dropout`."""
+    """Inverted dropout with probability `p`, as `nn.functional.dropout`."""
     if not training or p == 0.0:
         return hidden_states
     if not runs_on_cpu(hidden_states):
-        return torch.nn.functional.dropout(hidden_states, p=p, training=True)
+        return nn.functional.dropout(hidden_states, p=p, training=True)
     return hidden_states * keep_scale(random_words(hidden_states.shape), p, hidden_states.dtype)
 
 
+class TinyMyoDropout(nn.Dropout):
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return dropout(hidden_states, self.p, self.training)
+
+
 class _DropoutAttention(torch.autograd.Function):
-    """Scaled dot-product attention with dropout, a few samples at a time; the backward pass recomputes the weights."""
+    """Scaled dot-product attention with dropout, piece by piece; the backward pass recomputes the weights."""
 
     @staticmethod
-    def forward(ctx, query, key, value, mask, scaling: float, p: float) -> torch.Tensor:
+    def forward(ctx, query, key, value, mask, scaling: float, p: float, is_causal: bool) -> torch.Tensor:
         batch, heads, tokens, _ = query.shape
         words = random_words(torch.Size((batch, heads, tokens, tokens)))
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
-        for chunk in _chunks(query):
-            weights = _attention_weights(query, key, mask, scaling, chunk)
-            weights.mul_(keep_scale(words[chunk], p, weights.dtype))
-            torch.matmul(weights, value[chunk], out=output[chunk])
+        for piece in _pieces(query, is_causal):
+            weights = piece.attention_weights(query, key, mask, scaling)
+            weights.mul_(keep_scale(piece.of_scores(words), p, weights.dtype))
+            torch.matmul(weights, piece.of_keys(value), out=piece.of_queries(output))
         ctx.save_for_backward(query, key, value, mask, words)
-        ctx.scaling, ctx.p = scaling, p
+        ctx.scaling, ctx.p, ctx.is_causal = scaling, p, is_causal
         return output
 
     @staticmethod
     def backward(ctx, grad_output):
         query, key, value, mask, words = ctx.saved_tensors
-        grad_query, grad_key, grad_value = (
-            torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value)
-        )
-        for chunk in _chunks(query):
-            weights = _attention_weights(query, key, mask, ctx.scaling, chunk)
-            scale = keep_scale(words[chunk], ctx.p, weights.dtype)
-            grad = grad_output[chunk]
-            torch.matmul((weights * scale).transpose(2, 3), grad, out=grad_value[chunk])
-            grad_weights = torch.matmul(grad, value[chunk].transpose(2, 3)).mul_(scale)
+        grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
+        grad_key, grad_value = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (key, value))
+        for piece in _pieces(query, ctx.is_causal):
+            weights = piece.attention_weights(query, key, mask, ctx.scaling)
+            scale = keep_scale(piece.of_scores(words), ctx.p, weights.dtype)
+            grad = piece.of_queries(grad_output)
+            piece.of_keys(grad_value).add_(torch.matmul((weights * scale).transpose(2, 3), grad))
+            grad_weights = torch.matmul(grad, piece.of_keys(value).transpose(2, 3)).mul_(scale)
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).mul_(ctx.scaling)
-            torch.matmul(grad_scores, key[chunk], out=grad_query[chunk])
-            torch.matmul(grad_scores.transpose(2, 3), query[chunk], out=grad_key[chunk])
-        return grad_query, grad_key, grad_value, None, None, None
+            torch.matmul(grad_scores, piece.of_keys(key), out=piece.of_queries(grad_query))
+            piece.of_keys(grad_key).add_(torch.matmul(grad_scores.transpose(2, 3), piece.of_queries(query)))
+        return grad_query, grad_key, grad_value, None, None, None, None
 
 
-def _chunks(query: torch.Tensor) -> list[slice]:
+@dataclass(frozen=True)
+class _Piece:
+    """Part of the attention scores (batch, heads, queries, keys): some samples, and where the attention is causal some
+    of their queries, with the keys up to the last of these."""
+
+    samples: slice
+    queries: slice
+    keys: slice
+    is_causal: bool
+
+    def of_queries(self, states: torch.Tensor) -> torch.Tensor:
+        return states[self.samples, :, self.queries]
+
+    def of_keys(self, states: torch.Tensor) -> torch.Tensor:
+        return states[self.samples, :, self.keys]
+
+    def of_scores(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores[self.samples, :, self.queries, self.keys]
+
+    def attention_weights(self, query, key, mask, scaling: float) -> torch.Tensor:
+        scores = torch.matmul(self.of_queries(query), self.of_keys(key).transpose(2, 3)).mul_(scaling)
+        if self.is_causal:
+            future = torch.ones(scores.shape[2:], dtype=torch.bool).triu_(1 + self.queries.start)
+            scores.masked_fill_(future, -torch.inf)
+        elif mask is not None:
+            part = mask[self.samples] if mask.shape[0] > 1 else mask
+            if part.dtype == torch.bool:
+                scores.masked_fill_(~part, torch.finfo(scores.dtype).min)
+            else:
+                scores.add_(part)
+        return torch.softmax(scores, dim=-1)
+
+
+def _pieces(query: torch.Tensor, is_causal: bool) -> Iterator[_Piece]:
     batch, heads, tokens, _ = query.shape
     size = max(1, CHUNK_ELEMENTS // (heads * tokens * tokens))
-    return [slice(start, start + size) for start in range(0, batch, size)]
-
-
-def _attention_weights(query, key, mask, scaling: float, chunk: slice) -> torch.Tensor:
-    scores = torch.matmul(query[chunk], key[chunk].transpose(2, 3)).mul_(scaling)
-    if mask is not None:
-        part = mask[chunk] if mask.shape[0] > 1 else mask
-        if part.dtype == torch.bool:
-            scores.masked_fill_(~part, torch.finfo(scores.dtype).min)
-        else:
-            scores.add_(part)
-    return torch.softmax(scores, dim=-1)
+    # A long causal sample is cut between its queries too: what is never attended to is then not computed.
+    rows = max(MIN_CAUSAL_ROWS, CHUNK_ELEMENTS // (heads * tokens)) if is_causal else tokens
+    for start in range(0, batch, size):
+        for first in range(0, tokens, rows):
+            last = min(first + rows, tokens)
+            yield _Piece(slice(start, start + size), slice(first, last), slice(0, last), is_causal)
 
 
 def dropout_attention_forward(
-    module: torch.nn.Module,
+    module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -105,5 +142,6 @@ def dropout_attention_forward(
     if torch.is_autocast_enabled("cpu"):
         # Rotary positions may have raised query and key to another type than the value's.
         query, key = query.to(value.dtype), key.to(value.dtype)
-    output = _DropoutAttention.apply(query, key, value, attention_mask, scaling, dropout)
+    is_causal = attention_mask is None and module.is_causal
+    output = _DropoutAttention.apply(query, key, value, attention_mask, scaling, dropout, is_causal)
     return output.transpose(1, 2), None

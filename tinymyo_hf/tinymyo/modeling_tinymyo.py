@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
@@ -22,8 +22,9 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_tinymyo import TinyMyoConfig
+from .cpu_training_tinymyo import TinyMyoDropout, dropout_attention_forward, runs_on_cpu
 from .cpu_training_tinymyo import dropout as dropout_of
-from .cpu_training_tinymyo import dropout_attention_forward, runs_on_cpu
+from .stem_tinymyo import TinyMyoConvolutionStem, check_input_values, zero_padding
 
 
 @dataclass
@@ -55,11 +56,6 @@ class TinyMyoForRegressionOutput(ModelOutput):
     logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
-
-
-class TinyMyoDropout(nn.Dropout):
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return dropout_of(hidden_states, self.p, self.training)
 
 
 class TinyMyoDropPath(nn.Module):
@@ -156,7 +152,7 @@ class TinyMyoAttention(nn.Module):
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.is_causal = False
+        self.is_causal = config.is_causal
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.proj_dropout = TinyMyoDropout(config.hidden_dropout_prob)
@@ -279,11 +275,20 @@ def patch_mask_of(attention_mask: torch.Tensor | None, patch_size: int) -> torch
 
 
 class TinyMyoModel(TinyMyoPreTrainedModel):
-    """The TinyMyo encoder without a head: any number of channels, any number of patches."""
+    """The TinyMyo encoder without a head.
+
+    With `stem="patches"` any number of channels and patches, one token for each patch of each channel; with
+    `stem="convolution"` one token for each frame of all channels.
+    """
 
     def __init__(self, config: TinyMyoConfig):
         super().__init__(config)
-        self.patch_embedding = TinyMyoPatchEmbedding(config.patch_size, config.hidden_size)
+        if config.stem == "patches":
+            self.patch_embedding = TinyMyoPatchEmbedding(config.patch_size, config.hidden_size)
+        else:
+            self.stem = TinyMyoConvolutionStem(config)
+            # A pretrained encoder's layers fit under this stem, its patch embedding has no use.
+            self._keys_to_ignore_on_load_unexpected = {r"^(tinymyo\.)?patch_embedding\."}
         self.rotary_emb = TinyMyoRotaryEmbedding(config) if config.position_embedding_type == "rope" else None
         self.layers = nn.ModuleList([TinyMyoLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -291,10 +296,10 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.patch_embedding
+        return self.patch_embedding if self.config.stem == "patches" else self.stem
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.patch_embedding = value
+        setattr(self, "patch_embedding" if self.config.stem == "patches" else "stem", value)
 
     def to_patches(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, channels, time) -> (batch, channels, patches, patch_size); padded samples become 0.
@@ -302,30 +307,33 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
         Raises:
             ValueError: the input is not three-dimensional, or its length is not a multiple of the patch size.
         """
-        if input_values.ndim != 3:
-            raise ValueError(
-                f"input_values must be (batch, channels, time), got shape {tuple(input_values.shape)}: "
-                "add the missing axis, for example input_values[None] for one window."
-            )
+        check_input_values(input_values, attention_mask)
         if not torch.compiler.is_exporting() and input_values.shape[-1] % self.config.patch_size:
             raise ValueError(
                 f"The window has {input_values.shape[-1]} samples, which is not a multiple of patch_size "
                 f"({self.config.patch_size}): pad it (the feature extractor does) or cut it."
             )
-        if attention_mask is not None:
-            if attention_mask.shape != (input_values.shape[0], input_values.shape[2]):
-                raise ValueError(
-                    f"attention_mask must be (batch, time) = {(input_values.shape[0], input_values.shape[2])}, "
-                    f"got {tuple(attention_mask.shape)}."
-                )
-            # where() rather than a product: padding may hold anything, NaN included.
-            input_values = torch.where(attention_mask[:, None].bool(), input_values, 0.0)
-        return input_values.unflatten(-1, (-1, self.config.patch_size))
+        return zero_padding(input_values, attention_mask).unflatten(-1, (-1, self.config.patch_size))
+
+    def embed(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        channel_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(batch, channels, time) -> embeddings (batch, rows, frames, hidden_size): a row of patches for each channel,
+        or a single row of frames after a convolution stem."""
+        if self.config.stem == "convolution":
+            return self.stem(input_values, attention_mask, channel_mask)[:, None]
+        patches = self.to_patches(input_values, attention_mask)
+        return self.patch_embedding(patches.to(self.patch_embedding.weight.dtype))
 
     def token_mask(
         self, attention_mask: torch.Tensor | None, channel_mask: torch.Tensor | None, channels: int, patches: int
     ) -> torch.Tensor | None:
         """Sample mask (batch, time) and channel mask (batch, channels) -> token mask (batch, channels * patches)."""
+        if self.config.stem == "convolution":
+            return self.stem.frame_mask(attention_mask)
         if attention_mask is None and channel_mask is None:
             return None
         if channel_mask is not None and channel_mask.shape[1] != channels:
@@ -348,14 +356,15 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
     ) -> BaseModelOutput:
         """
         Args:
-            input_values: (batch, channels, time) float; time a multiple of `patch_size`. Normalised by the feature
-                extractor (z-score or [-1, 1]).
-            attention_mask: (batch, time), 1 for real samples and 0 for padding.
+            input_values: (batch, channels, time) float. For patches, time is a multiple of `patch_size` and the values
+                are normalised by the feature extractor (z-score or [-1, 1]); the convolution stem takes raw values.
+            attention_mask: (batch, time), 1 for real samples and 0 for padding; padding comes last in a causal model.
             channel_mask: (batch, channels), 1 for real channels and 0 for padding.
-            inputs_embeds: (batch, channels, patches, hidden_size), instead of `input_values`.
+            inputs_embeds: (batch, channels, patches, hidden_size), or (batch, 1, frames, hidden_size) in the place of a
+                convolution stem's, instead of `input_values`.
 
         Returns:
-            `last_hidden_state` (batch, channels * patches, hidden_size).
+            `last_hidden_state` (batch, channels * patches, hidden_size), or (batch, frames, hidden_size).
 
         Raises:
             ValueError: neither or both inputs given, or shapes that do not fit.
@@ -363,16 +372,20 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
         if (input_values is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_values and inputs_embeds.")
         if inputs_embeds is None:
-            patches = self.to_patches(input_values, attention_mask)
-            inputs_embeds = self.patch_embedding(patches.to(self.patch_embedding.weight.dtype))
+            inputs_embeds = self.embed(input_values, attention_mask, channel_mask)
         _, channels, patches, _ = inputs_embeds.shape
         hidden_states = inputs_embeds.flatten(1, 2)  # (batch, channels * patches, hidden), channel-major
 
         token_mask = self.token_mask(attention_mask, channel_mask, channels, patches)
+        if self.config.is_causal:
+            # Padding lies behind the recording, in the future of every real frame: nothing else needs hiding.
+            token_mask = None
+            attention_mask = create_causal_mask(self.config, hidden_states, None, past_key_values=None)
+        else:
+            attention_mask = create_bidirectional_mask(self.config, hidden_states, token_mask)
         position_embeddings = None
         if self.rotary_emb is not None:
             position_embeddings = self.rotary_emb(self._position_ids(hidden_states, token_mask))
-        attention_mask = create_bidirectional_mask(self.config, hidden_states, token_mask)
 
         for layer in self.layers:
             hidden_states = layer(
@@ -385,6 +398,17 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
         if token_mask is None:
             return torch.arange(hidden_states.shape[1], device=hidden_states.device)[None]
         return (token_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def require_patches(model: nn.Module, config: TinyMyoConfig) -> None:
+    """Raises:
+    ValueError: the encoder has a convolution stem, whose frames this head cannot work on.
+    """
+    if config.stem != "patches":
+        raise ValueError(
+            f'{type(model).__name__} works on patches, but config.stem is "{config.stem}": use '
+            'TinyMyoForFrameClassification, or load the encoder with stem="patches", is_causal=False.'
+        )
 
 
 def split_channels(
@@ -429,6 +453,7 @@ class TinyMyoForPreTraining(TinyMyoPreTrainedModel):
 
     def __init__(self, config: TinyMyoConfig):
         super().__init__(config)
+        require_patches(self, config)
         self.tinymyo = TinyMyoModel(config)
         self.mask_token = nn.Parameter(torch.zeros(config.hidden_size))
         self.decoder = nn.Linear(config.hidden_size, config.patch_size)
@@ -509,6 +534,7 @@ class TinyMyoForSequenceClassification(TinyMyoPreTrainedModel):
 
     def __init__(self, config: TinyMyoConfig):
         super().__init__(config)
+        require_patches(self, config)
         self.num_labels = config.num_labels
         self.tinymyo = TinyMyoModel(config)
         self.classifier = nn.Linear(fused_size(config), config.num_labels)
@@ -606,6 +632,7 @@ class TinyMyoForRegression(TinyMyoPreTrainedModel):
 
     def __init__(self, config: TinyMyoConfig):
         super().__init__(config)
+        require_patches(self, config)
         self.num_labels = config.num_labels
         self.tinymyo = TinyMyoModel(config)
         self.regressor = TinyMyoRegressionHead(config)

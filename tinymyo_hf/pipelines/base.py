@@ -1,33 +1,45 @@
-"""Pipelines: `pipeline("emg-classification", model=...)`."""
+"""What the pipelines share: forms of input, reading and checking recordings, preprocessing, windows in batches."""
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pipelines.base import ChunkPipeline
 
 from tinymyo_hf.recordings import read_recording
-from tinymyo_hf.signal import SignalError, sliding_windows
+from tinymyo_hf.signal import SignalError
+from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
 RecordingInput = str | Path | ArrayLike | dict[str, Any]
-WINDOWS_AT_ONCE = 32
+
+# The pipeline for a model, by the end of the model's class name (`config.architectures`).
+TASK_OF_HEAD = {"ForSequenceClassification": "emg-classification", "ForRegression": "emg-regression"}
 
 
-class EmgClassificationPipeline(ChunkPipeline):
-    """Labels of recordings of any length, window by window and in total.
+def head_of(config: PreTrainedConfig) -> str | None:
+    """The head that a checkpoint was saved with, a key of `TASK_OF_HEAD`; None for others, or if that is not known."""
+    for name in config.architectures or []:
+        for head in TASK_OF_HEAD:
+            if name.endswith(head):
+                return head
+    return None
 
-    The recording is filtered and normalised as a whole, cut into the feature extractor's windows, and the windows go
-    through the model `batch_size` at a time (32 by default, also across recordings), so that memory stays bounded.
 
-    Examples:
-        >>> from transformers import pipeline                                           # doctest: +SKIP
-        >>> classify = pipeline("emg-classification", model="my-checkpoint")            # doctest: +SKIP
-        >>> classify("recording.csv", sampling_rate=200)["label"]                       # doctest: +SKIP
-        'fist'
+class EmgPipeline(ChunkPipeline):
+    """A pipeline over recordings of any length, whose windows go through the model `batch_size` at a time.
+
+    The recording is filtered and normalised as a whole; windows are cut from it one by one, also across recordings, so
+    that memory stays bounded. A pipeline names its `head`, and says where windows lie (`cut`, `place`), how the model
+    is called (`_forward`) and what becomes of the outputs of a recording (`postprocess`).
     """
+
+    head: ClassVar[str]
+    windows_at_once: ClassVar[int] = 32
 
     _load_processor = False
     _load_image_processor = False
@@ -37,8 +49,9 @@ class EmgClassificationPipeline(ChunkPipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         if kwargs.get("batch_size") is None:
-            kwargs["batch_size"] = WINDOWS_AT_ONCE
+            kwargs["batch_size"] = self.windows_at_once
         super().__init__(*args, **kwargs)
+        self._check_head()
         if self.feature_extractor is None:
             raise SignalError("feature_extractor: missing; pass the TinyMyoFeatureExtractor the model was trained with")
         patch_sizes = self.feature_extractor.patch_size, self.model.config.patch_size
@@ -48,8 +61,23 @@ class EmgClassificationPipeline(ChunkPipeline):
                 "extractor saved with the model"
             )
 
+    def _check_head(self) -> None:
+        """Under another head than the one it was trained with, the library gives a checkpoint random weights."""
+        config = self.model.config
+        names = list(config.architectures or [])
+        if isinstance(self.model, PreTrainedModel):
+            names.append(type(self.model).__name__)
+        wrong = [name for name in names if not name.endswith(self.head)]
+        if wrong:
+            task = TASK_OF_HEAD.get(head_of(config) or "")
+            fix = f'use pipeline("{task}")' if task and task != TASK_OF_HEAD[self.head] else "fine-tune it first"
+            raise SignalError(
+                f"{config.name_or_path or 'model'}: a {wrong[0]}, but {TASK_OF_HEAD[self.head]} needs a model "
+                f"{self.head}: {fix}; a model whose head has been trained since is saved and loaded again"
+            )
+
     def __call__(self, inputs: RecordingInput | list[RecordingInput], **kwargs: Any) -> dict | list[dict]:
-        """Classify one recording, or each of several.
+        """Predict one recording, or each of several.
 
         Args:
             inputs: a recording, or a list, generator or torch `Dataset` of recordings (`KeyDataset` of
@@ -59,14 +87,12 @@ class EmgClassificationPipeline(ChunkPipeline):
             sampling_rate: Hz of the recordings; required unless the file or the dictionary states it.
             window_length, stride: samples at the model's rate, instead of the feature extractor's.
             on_rate_mismatch: "error" or "resample", instead of the feature extractor's.
-            top_k: how many labels `scores` lists; all by default.
             read_options: a dictionary of further arguments of `read_recording`: channels, key, layout, ...
             batch_size: windows at once.
 
         Returns:
-            For each recording {"label", "score", "scores", "windows"}. `scores` are the labels' probabilities, mean
-            over the windows, in falling order; label and score are the first of them. `windows` lists {"start", "end"
-            (seconds), "label", "score"} in order of time; samples after the last full window have no prediction.
+            A dictionary for a recording, a list of them for several (an iterator for a generator or `Dataset`); what is
+            in it, and which further arguments there are, stands in the description of each pipeline.
 
         Raises:
             SignalError: (a ValueError) for recordings that cannot be read or do not suit the model.
@@ -92,10 +118,7 @@ class EmgClassificationPipeline(ChunkPipeline):
         stride: int | None = None,
         on_rate_mismatch: str | None = None,
         read_options: dict[str, Any] | None = None,
-        top_k: int | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if top_k is not None and top_k < 1:
-            raise SignalError(f"top_k={top_k}: must be at least 1, or None for all labels")
         given = {
             "sampling_rate": sampling_rate,
             "window_length": window_length,
@@ -103,8 +126,7 @@ class EmgClassificationPipeline(ChunkPipeline):
             "on_rate_mismatch": on_rate_mismatch,
             "read_options": read_options,
         }
-        preprocess = {name: value for name, value in given.items() if value is not None}
-        return preprocess, {}, {} if top_k is None else {"top_k": top_k}
+        return {name: value for name, value in given.items() if value is not None}, {}, {}
 
     def preprocess(
         self,
@@ -118,14 +140,24 @@ class EmgClassificationPipeline(ChunkPipeline):
             extractor = type(extractor)(**{**extractor.to_dict(), **settings})
         signal, rate, name = self._read(inputs, sampling_rate, read_options or {})
         processed = extractor.preprocess(signal, rate, name)
-        windows, starts = sliding_windows(processed, extractor.window_length, extractor.stride, name)
-        for i, start in enumerate(starts.tolist()):
+        signal, starts = self.cut(processed, extractor, name)
+        for start in starts:
+            window = signal[None, :, start : start + extractor.window_length]
             yield {
-                "input_values": torch.from_numpy(np.array(extractor.normalize_windows(windows[i : i + 1]))),
-                "start": start / extractor.sampling_rate,
-                "end": (start + extractor.window_length) / extractor.sampling_rate,
-                "is_last": i == len(starts) - 1,
+                "input_values": torch.from_numpy(np.array(extractor.normalize_windows(window))),
+                **self.place(start, processed.shape[1], extractor),
+                "is_last": start == starts[-1],
             }
+
+    @abstractmethod
+    def cut(
+        self, processed: np.ndarray, extractor: TinyMyoFeatureExtractor, name: str
+    ) -> tuple[np.ndarray, Sequence[int]]:
+        """The signal to cut windows from, `processed` (channels, time) or a longer one, and their first samples."""
+
+    @abstractmethod
+    def place(self, start: int, samples: int, extractor: TinyMyoFeatureExtractor) -> dict[str, Any]:
+        """What `postprocess` needs to know of the window at sample `start` of a recording of `samples`."""
 
     def _read(
         self, inputs: RecordingInput, sampling_rate: float | None, read_options: dict[str, Any]
@@ -163,23 +195,6 @@ class EmgClassificationPipeline(ChunkPipeline):
         if self.feature_extractor.feature_size is not None:
             return self.feature_extractor.feature_size
         return self.model.config.num_channels if self.model.config.channel_fusion == "concat" else None
-
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        logits = self.model(model_inputs.pop("input_values").to(self.model.dtype)).logits
-        return {"probabilities": logits.float().softmax(-1), **model_inputs}
-
-    def postprocess(self, model_outputs: list[dict[str, Any]], top_k: int | None = None) -> dict[str, Any]:
-        labels = self.model.config.id2label
-        probabilities = torch.cat([output["probabilities"] for output in model_outputs]).double()
-        best, ids = probabilities.max(dim=-1)
-        windows = [
-            {"start": output["start"], "end": output["end"], "label": labels[label], "score": score}
-            for output, label, score in zip(model_outputs, ids.tolist(), best.tolist(), strict=True)
-        ]
-        mean, order = probabilities.mean(dim=0).sort(descending=True, stable=True)
-        scores = {labels[i]: score for i, score in zip(order.tolist(), mean.tolist(), strict=True)}
-        label, score = next(iter(scores.items()))
-        return {"label": label, "score": score, "scores": dict(list(scores.items())[:top_k]), "windows": windows}
 
 
 def _is_nested_list(inputs: list) -> bool:

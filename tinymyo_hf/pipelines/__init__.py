@@ -1,0 +1,7 @@
+"""Pipelines: `pipeline("emg-classification", model=...)` and "emg-regression"."""
+
+from tinymyo_hf.pipelines.base import TASK_OF_HEAD, EmgPipeline, head_of
+from tinymyo_hf.pipelines.classification import EmgClassificationPipeline
+from tinymyo_hf.pipelines.regression import EmgRegressionPipeline
+
+__all__ = ["TASK_OF_HEAD", "EmgClassificationPipeline", "EmgPipeline", "EmgRegressionPipeline", "head_of"]

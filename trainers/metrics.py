@@ -21,7 +21,7 @@ HEADLINE_METRICS = ("accuracy", "accuracy_macro", "f1_macro", "auroc_macro", "co
 _CLASS_IDS = {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
 
 
-class _OfflineMetric(evaluate.Metric):
+class OfflineMetric(evaluate.Metric):
     """Keeps its data in memory: nothing is written to the metric cache and nothing is looked up on the Hub."""
 
     FEATURES: dict[str, Any] = _CLASS_IDS
@@ -38,7 +38,7 @@ class _OfflineMetric(evaluate.Metric):
         )
 
 
-class Accuracy(_OfflineMetric):
+class Accuracy(OfflineMetric):
     """`accuracy`: correct windows / windows (micro). `accuracy_macro`: mean recall over the classes in `references`."""
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
@@ -48,14 +48,14 @@ class Accuracy(_OfflineMetric):
         return {"accuracy": float(np.mean(predictions == references)), "accuracy_macro": float(np.mean(recalls))}
 
 
-class F1Macro(_OfflineMetric):
+class F1Macro(OfflineMetric):
     """`f1_macro`: unweighted mean of the F1 scores of the classes that occur in `references` or `predictions`."""
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
         return {"f1_macro": float(f1_score(references, predictions, average="macro", zero_division=0.0))}
 
 
-class CohenKappa(_OfflineMetric):
+class CohenKappa(OfflineMetric):
     """`cohen_kappa`: agreement beyond chance; 1.0 by convention when both sides hold one and the same class."""
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
@@ -65,7 +65,7 @@ class CohenKappa(_OfflineMetric):
         return {"cohen_kappa": float(cohen_kappa_score(references, predictions))}
 
 
-class AurocMacro(_OfflineMetric):
+class AurocMacro(OfflineMetric):
     """`auroc_macro`: mean over classes of the one-vs-rest area under the ROC curve.
 
     `predictions` are probabilities (windows, classes). A class without positives or without negatives in `references`

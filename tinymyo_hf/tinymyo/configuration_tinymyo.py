@@ -31,9 +31,9 @@ class TinyMyoConfig(PreTrainedConfig):
         is_causal (`bool`, defaults to False): Whether a frame attends to itself and earlier frames only. Needs
             `stem="convolution"`.
         position_embedding_type (`"rope"` or `"none"`, defaults to `"rope"`): Rotary positions over the flattened token
-            index (channel * patches + patch, or the frame), as the paper describes, or none. The implementation released with the
-            paper rotates along the head axis, which cancels in the attention scores: checkpoints trained with it
-            behave as `"none"`.
+            index (channel * patches + patch, or the frame), as the paper describes, or none. The implementation
+            released with the paper rotates along the head axis, which cancels in the attention scores: checkpoints
+            trained with it behave as `"none"`.
         rope_parameters (`dict`, *optional*): `{"rope_type": "default", "rope_theta": 10000.0}` by default.
         hidden_dropout_prob (`float`, defaults to 0.1): Dropout after the attention projection and in the feed-forward.
         attention_probs_dropout_prob (`float`, defaults to 0.1): Dropout of the attention probabilities.

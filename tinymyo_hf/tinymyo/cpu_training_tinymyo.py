@@ -136,12 +136,13 @@ def dropout_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
+    is_causal: bool | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
     """The library's attention interface: (batch, heads, tokens, head_dim) -> (batch, tokens, heads, head_dim)."""
     if torch.is_autocast_enabled("cpu"):
         # Rotary positions may have raised query and key to another type than the value's.
         query, key = query.to(value.dtype), key.to(value.dtype)
-    is_causal = attention_mask is None and module.is_causal
+    is_causal = attention_mask is None and (module.is_causal if is_causal is None else is_causal)
     output = _DropoutAttention.apply(query, key, value, attention_mask, scaling, dropout, is_causal)
     return output.transpose(1, 2), None

@@ -239,15 +239,11 @@ def train(
 
     An interrupted run continues when the same command is given again.
     """
-    from trainers.arguments import parse_recipe
-    from trainers.finetune import run
-    from trainers.report import score_table, scores_by_model
+    from trainers.run import run_recipe
 
-    model, data, arguments = parse_recipe(recipe, context.args)
-    results = run(model, data, arguments, command=shlex.join(["tinymyo", "train", recipe, *context.args]))
+    results = run_recipe(recipe, context.args, command=shlex.join(["tinymyo", "train", recipe, *context.args]))
     if results:
-        typer.echo(f"\nTest split, percent:\n\n{score_table(scores_by_model(results)[0])}\n")
-        typer.echo(f"Model, model card, results.json and plots are in {arguments.output_dir}")
+        typer.echo(f"\n{results['summary']}")
 
 
 @_command(context_settings=FIELDS)
@@ -367,7 +363,7 @@ def convert(
 
 def _builder_fields(arguments: list[str]) -> dict[str, Any]:
     """`["--window_length", "1000", "--protocol=reference"]` -> fields with their YAML types."""
-    from trainers.arguments import parse_fields
+    from trainers.parsing import parse_fields
 
     return parse_fields(arguments)
 

@@ -1,31 +1,23 @@
-"""What a recipe can say: dataclass fields, read from a YAML file and overridden on the command line.
+"""What a recipe can say, as dataclass fields: the model, the data, and one group of training fields per task.
 
-    dataset: uci_emg
-    dataset_config: {window_length: 200, stride: 100}
-    learning_rate: 5.0e-4
-
-`--learning_rate 1e-4` replaces a field; `--dataset_config.stride 50` replaces one entry of a mapping.
+Every task trains with `TrainArguments`: the library's `TrainingArguments` with the defaults of the paper's fine-tuning
+recipe ("TinyMyo", section 3.3 and Table 2). `trainers/parsing.py` reads recipes into these classes.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
 from trainers.errors import RecipeError
 
-RECIPES = Path(__file__).parent / "recipes"
 
-
-def _mapping(name: str, value: dict | str | None) -> dict[str, Any]:
+def mapping(name: str, value: dict | str | None) -> dict[str, Any]:
+    """The value of a field that is a mapping, which the command line gives as JSON."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -57,7 +49,7 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
-        self.model_config = _mapping("model_config", self.model_config)
+        self.model_config = mapping("model_config", self.model_config)
         if self.lora and self.freeze_encoder:
             raise RecipeError("lora and freeze_encoder exclude each other: LoRA already freezes the encoder's weights")
 
@@ -75,19 +67,23 @@ class DataArguments:
     dataset_config: dict | str | None = field(
         default=None, metadata={"help": "Fields of the builder's configuration: window_length, stride, ..."}
     )
+    train_fraction: float = field(
+        default=1.0, metadata={"help": "Share of the training windows to learn from, of each class alike."}
+    )
+    train_fraction_seed: int = field(default=0, metadata={"help": "Decides which windows these are."})
 
     def __post_init__(self) -> None:
-        self.dataset_config = _mapping("dataset_config", self.dataset_config)
-        if self.dataset is None:
-            raise RecipeError(
-                "the recipe names no dataset: add `dataset: uci_emg` (or another builder or a prepared folder), "
-                "or pass --dataset"
-            )
+        self.dataset_config = mapping("dataset_config", self.dataset_config)
+        if not 0.0 < self.train_fraction <= 1.0:
+            raise RecipeError(f"train_fraction={self.train_fraction}: must be in (0, 1]; 1 takes all training windows")
 
 
 @dataclass
-class FinetuneArguments(TrainingArguments):
+class TrainArguments(TrainingArguments):
     """How it is trained: `TrainingArguments` with the paper's defaults, and what the library does not have."""
+
+    TASK: ClassVar[str] = ""
+    """Value of the field `task` in recipes of this kind."""
 
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "One training run per seed."})
     layer_decay: float = field(
@@ -96,16 +92,13 @@ class FinetuneArguments(TrainingArguments):
     early_stopping_patience: int = field(
         default=7, metadata={"help": "Evaluations without improvement before training stops; 0 never stops."}
     )
-    class_weights: Literal["none", "balanced"] = field(
-        default="none", metadata={"help": "balanced weighs classes by their inverse frequency in the training split."}
-    )
     augmentations: dict | str | None = field(
         default=None, metadata={"help": "Train-time transforms by name, in order (see trainers/augmentation.py)."}
     )
     ema_decay: float | None = field(
         default=None, metadata={"help": "Evaluate and save a moving average of the weights with this decay."}
     )
-    baselines: bool = field(default=True, metadata={"help": "Also report LDA and a random forest on the same split."})
+    baselines: bool = field(default=True, metadata={"help": "Also report the classical models on the same split."})
     overwrite: bool = field(default=False, metadata={"help": "Replace another run in output_dir."})
 
     # The library's fields, with the defaults of the paper's fine-tuning recipe.
@@ -118,13 +111,12 @@ class FinetuneArguments(TrainingArguments):
     lr_scheduler_kwargs: dict | str | None = field(default_factory=lambda: {"min_lr": 1e-5})
     weight_decay: float = field(default=0.01)
     adam_beta2: float = field(default=0.98)
-    label_smoothing_factor: float = field(default=0.1)
     eval_strategy: str = field(default="epoch")
     save_strategy: str = field(default="epoch")
     logging_strategy: str = field(default="epoch")
     save_total_limit: int | None = field(default=1)
     load_best_model_at_end: bool = field(default=True)
-    metric_for_best_model: str | None = field(default="accuracy")
+    metric_for_best_model: str | None = field(default="loss")
     report_to: None | str | list[str] = field(default="tensorboard")
     restore_callback_states_from_checkpoint: bool = field(default=True)
     remove_unused_columns: bool = field(default=False)
@@ -132,8 +124,8 @@ class FinetuneArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if self.output_dir is None:
             raise RecipeError("the recipe names no output_dir: add `output_dir: runs/NAME` or pass --output_dir")
-        self.augmentations = _mapping("augmentations", self.augmentations)
-        self.lr_scheduler_kwargs = _mapping("lr_scheduler_kwargs", self.lr_scheduler_kwargs)
+        self.augmentations = mapping("augmentations", self.augmentations)
+        self.lr_scheduler_kwargs = mapping("lr_scheduler_kwargs", self.lr_scheduler_kwargs)
         if not self.seeds:
             raise RecipeError("seeds is empty: name at least one, for instance `seeds: [0]`")
         if not torch.cuda.is_available():
@@ -142,131 +134,40 @@ class FinetuneArguments(TrainingArguments):
                 self.use_cpu = True  # the library allows bf16 without a GPU only when the CPU was asked for
         super().__post_init__()
 
-
-RecipeArguments = tuple[ModelArguments, DataArguments, FinetuneArguments]
-
-
-class _Parser(HfArgumentParser):
-    def error(self, message: str) -> None:
-        raise RecipeError(message)
+    @property
+    def selection_metric(self) -> str:
+        """The validation score that decides which weights are kept."""
+        return self.metric_for_best_model.removeprefix("eval_")
 
 
-def find_recipe(name: str | Path) -> Path:
-    """The YAML file of a recipe: a path, or the name of one in `trainers/recipes`.
+@dataclass
+class ClassificationArguments(TrainArguments):
+    """Training a classifier of windows."""
 
-    Raises:
-        RecipeError: there is no such file.
-    """
-    for candidate in (Path(name), RECIPES / name, RECIPES / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
-    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-    raise RecipeError(f"there is no recipe {name}: give a YAML file, or one of {known}")
+    TASK: ClassVar[str] = "classification"
 
-
-def read_recipe(name: str | Path) -> dict[str, Any]:
-    """The fields of a recipe as written; `RecipeError` for YAML that cannot be read or is not a mapping."""
-    path = find_recipe(name)
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(recipe, dict):
-        raise RecipeError(f"{path} must hold `field: value` lines, got {type(recipe).__name__}")
-    return recipe
+    class_weights: Literal["none", "balanced"] = field(
+        default="none", metadata={"help": "balanced weighs classes by their inverse frequency in the training split."}
+    )
+    label_smoothing_factor: float = field(default=0.1)
+    metric_for_best_model: str | None = field(default="accuracy")
 
 
-def parse_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RecipeArguments:
-    """Recipe file (or its fields) and command-line overrides -> the three argument groups.
+@dataclass
+class RegressionArguments(TrainArguments):
+    """Training a regression of trajectories; the loss is the mean absolute error."""
 
-    Args:
-        recipe: a path, the name of a recipe in `trainers/recipes`, or the fields themselves.
-        overrides: `["--learning_rate", "1e-4", "--dataset_config.stride=50", ...]`.
+    TASK: ClassVar[str] = "regression"
 
-    Raises:
-        RecipeError: an unknown field, a value of the wrong type, or fields that contradict each other.
-    """
-    source = "the recipe" if isinstance(recipe, Mapping) else str(find_recipe(recipe))
-    values = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
-    arguments, overridden = _apply_overrides(values, overrides)
-
-    groups = (ModelArguments, DataArguments, FinetuneArguments)
-    known = [entry.name for group in groups for entry in fields(group) if entry.init]
-    for name in [*arguments, *(token[2:] for token in overridden if token.startswith("--"))]:
-        name = name.split("=")[0]
-        if name.replace("-", "_") not in known and name.removeprefix("no_") not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            elsewhere = "a builder's fields go under dataset_config, a model's under model_config"
-            hint = f"did you mean {close[0]}?" if close else elsewhere
-            raise RecipeError(f"{source}: unknown field {name!r}; {hint}")
-
-    parser = _Parser(groups, allow_abbrev=False)
-    parser.set_defaults(**{name: value for name, value in arguments.items() if value is None or value == []})
-    tokens = [token for name, value in arguments.items() for token in _as_tokens(name, value)]
-    try:
-        return parser.parse_args_into_dataclasses([*tokens, *overridden], look_for_args_file=False)
-    except ValueError as error:
-        raise RecipeError(f"{source}: {error}") from None
+    metric_for_best_model: str | None = field(default="mae")
+    greater_is_better: bool | None = field(default=False)
 
 
-def _as_tokens(name: str, value: Any) -> list[str]:
-    """A YAML value as the command line would give it, so that both are checked by the same parser."""
-    if value is None or value == []:
-        return []
-    if isinstance(value, list):
-        return [f"--{name}", *(str(item) for item in value)]
-    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
+@dataclass
+class EventsArguments(TrainArguments):
+    """Training a detector of events, frame by frame."""
 
+    TASK: ClassVar[str] = "events"
 
-def _apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Merge `--mapping.key value` into the recipe's mappings; return them and the overrides that are left."""
-    values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
-    left: list[str] = []
-    tokens = list(overrides)
-    while tokens:
-        token = tokens.pop(0)
-        name, equals, text = token.removeprefix("--").partition("=")
-        if not token.startswith("--") or "." not in name:
-            left.append(token)
-            continue
-        if not equals:
-            if not tokens:
-                raise RecipeError(f"{token} needs a value")
-            text = tokens.pop(0)
-        *path, last = name.split(".")
-        target = values
-        for step in path:
-            if not isinstance(target.get(step), dict):
-                target[step] = {}
-            target = target[step]
-        target[last] = _scalar(text)
-    return values, left
-
-
-def parse_fields(tokens: Sequence[str]) -> dict[str, Any]:
-    """`["--window_length", "1000", "--protocol=reference"]` -> field -> value, with the types of YAML.
-
-    Raises:
-        RecipeError: something else than `--field value` pairs.
-    """
-    fields: dict[str, Any] = {}
-    tokens = list(tokens)
-    while tokens:
-        token = tokens.pop(0)
-        name, equals, text = token.removeprefix("--").partition("=")
-        if not token.startswith("--") or not name:
-            raise RecipeError(f"cannot use {token!r}: write `--field value`")
-        if not equals:
-            if not tokens or tokens[0].startswith("--"):
-                raise RecipeError(f"{token} needs a value; a switch takes true or false: {token} true")
-            text = tokens.pop(0)
-        fields[name.replace("-", "_")] = _scalar(text)
-    return fields
-
-
-def _scalar(text: str) -> Any:
-    value = yaml.safe_load(text)
-    try:
-        return float(value) if isinstance(value, str) else value  # YAML reads 1e-4, without a dot, as text
-    except ValueError:
-        return value
+    metric_for_best_model: str | None = field(default="loss")
+    greater_is_better: bool | None = field(default=False)

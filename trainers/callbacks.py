@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
+
+from trainers.report import Column, format_score
 
 
 class _StepBar(ProgressCallback):
@@ -21,10 +24,13 @@ class _StepBar(ProgressCallback):
 
 
 class EvaluationLines(TrainerCallback):
-    """Prints `epoch 3/50  loss 0.71  validation loss 0.66  accuracy 84.20  macro F1 83.91  (best)`."""
+    """Prints `epoch 3/50  loss 0.71  validation loss 0.66  accuracy 84.20  macro f1 83.91  (best)`."""
 
-    def __init__(self, metric: str):
+    SHOWN = 2  # scores
+
+    def __init__(self, metric: str, columns: Sequence[Column] = ()):
         self.metric = f"eval_{metric.removeprefix('eval_')}"
+        self.columns = columns
         self.loss: float | None = None
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
@@ -40,18 +46,19 @@ class EvaluationLines(TrainerCallback):
         if self.loss is not None:
             parts.append(f"loss {self.loss:.4f}")
         parts.append(f"validation loss {metrics['eval_loss']:.4f}")
-        parts += [
-            f"{title} {100 * metrics[key]:.2f}"
-            for key, title in (("eval_accuracy", "accuracy"), ("eval_f1_macro", "macro F1"))
-            if key in metrics
-        ]
+        shown = [column for column in self.columns if metrics.get(f"eval_{column.key}") is not None]
+        parts += [f"{c.title} {format_score(c, metrics[f'eval_{c.key}'])}" for c in shown[: self.SHOWN]]
         tqdm.write("  ".join(parts) + ("  (best)" if improves else ""))
 
 
-def use_readable_progress(trainer: Trainer) -> None:
-    """Replace the library's bar and raw dictionaries by `EvaluationLines`, with the bar unless it is disabled."""
+def use_readable_progress(trainer: Trainer, columns: Sequence[Column] = ()) -> None:
+    """Replace the library's bar and raw dictionaries by `EvaluationLines`, with the bar unless it is disabled.
+
+    Args:
+        columns: the scores to show, as far as an evaluation has them.
+    """
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(EvaluationLines(trainer.args.metric_for_best_model or "loss"))
+    trainer.add_callback(EvaluationLines(trainer.args.metric_for_best_model or "loss", columns))
     if not trainer.args.disable_tqdm:
         trainer.add_callback(_StepBar())

@@ -15,9 +15,9 @@ from dataset_builders.base import make_builder
 from dataset_builders.synthetic import simulate_recording
 from tinymyo_hf.quiet import quiet
 from tinymyo_hf.recordings import read_recording
-from trainers.arguments import DataArguments, parse_recipe, read_recipe
+from trainers.arguments import DataArguments
 from trainers.finetune import run
-from trainers.report import score_table, scores_by_model
+from trainers.parsing import parse_recipe, read_recipe
 
 # What a recipe of hours is cut down to for the demo on real recordings.
 UCI_IN_MINUTES = {"num_train_epochs": 3, "early_stopping_patience": 0, "seeds": [0]}
@@ -49,7 +49,7 @@ def run_demo(
 
     unseen = "subjects never trained on" if results["unseen_subjects"] else "the test split"
     _say("2/4", f"scores on {unseen}, in percent")
-    print(score_table(scores_by_model(results)[0]))
+    print(results["summary"])
 
     _say("3/4", f"the saved model, loaded again from {output}")
     with quiet():

@@ -16,20 +16,14 @@ from tqdm.auto import tqdm
 
 from dataset_builders.base import BUILDERS, EmgBuilderConfig, load_corpus
 from dataset_builders.torch_view import WindowDataset, collate_windows
-from tinymyo_hf import TinyMyoFeatureExtractor
+from tinymyo_hf import TinyMyoFeatureExtractor, TinyMyoForSequenceClassification
 from trainers.baselines import run_baselines
+from trainers.classification import COLUMNS
+from trainers.classification_report import plot_classification, subject_table, subjects_by_model
 from trainers.errors import CheckpointError, EvaluationError
 from trainers.metrics import classification_metrics
-from trainers.models import load_classifier
-from trainers.report import (
-    score_table,
-    scores_by_model,
-    subject_table,
-    summarize_seeds,
-    write_json,
-    write_plots,
-    write_text,
-)
+from trainers.models import load_trained
+from trainers.report import score_table, scores_by_model, summarize_seeds, write_json, write_text
 
 # The fields of the preprocessing that a builder takes; what only says how to cut or check may differ from training.
 SHARED_FIELDS = sorted(
@@ -67,7 +61,7 @@ def evaluate_checkpoint(
         EvaluationError: the split is missing or empty.
         DataError: the data cannot be read.
     """
-    model, extractor = load_classifier(checkpoint)
+    model, extractor = load_trained(checkpoint, TinyMyoForSequenceClassification)
     config = dict(dataset_config or {})
     if dataset in BUILDERS:
         config = {name: getattr(extractor, name) for name in SHARED_FIELDS} | config
@@ -90,13 +84,13 @@ def evaluate_checkpoint(
         "split": split,
         "labels": data[split].features["label"].names,
         "unseen_subjects": False,  # what the checkpoint was trained on is not known here
-        "test": summarize_seeds([scores]),
+        "test": summarize_seeds([scores], COLUMNS),
         "runs": [{"seed": 0, "test": scores, "history": []}],
         "kept_seed": 0,
         "baselines": _baselines(data, split, view) if baselines else {},
     }
     output = Path(output)
-    write_plots(results, output)
+    plot_classification(results, output)
     write_text(output / "report.md", render_report(results))
     write_json(output / "results.json", results)
     return results
@@ -104,16 +98,15 @@ def evaluate_checkpoint(
 
 def render_report(results: Mapping[str, Any]) -> str:
     """The tables of an evaluation as markdown."""
-    scores, subjects = scores_by_model(results)
     return f"""# `{results["checkpoint"]}` on `{results["dataset"]}`, split {results["split"]}
 
 {results["runs"][0]["test"]["windows"]:,} windows; percent.
 
-{score_table(scores)}
+{score_table(scores_by_model(results), COLUMNS)}
 
 ## By subject (accuracy, percent)
 
-{subject_table(subjects)}
+{subject_table(subjects_by_model(results))}
 
 ![Accuracy by subject](per_subject.png)
 

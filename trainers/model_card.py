@@ -8,38 +8,38 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from trainers.report import METRIC_TITLES, score_table, scores_by_model, subject_table, write_text
+from trainers.report import score_table, scores_by_model, write_text
+from trainers.tasks import Task
 
-_METRIC_TYPES = {"accuracy": "accuracy", "f1_macro": "f1", "auroc_macro": "roc_auc"}
 
-
-def write_model_card(results: Mapping[str, Any], folder: str | Path) -> None:
+def write_model_card(results: Mapping[str, Any], task: type[Task], folder: str | Path) -> None:
     """Write `README.md` from the content of `results.json`."""
     folder = Path(folder)
-    write_text(folder / "README.md", f"---\n{_metadata(results, folder.resolve().name)}\n---\n\n{_body(results)}")
+    text = f"---\n{_metadata(results, task, folder.resolve().name)}\n---\n\n{_body(results, task)}"
+    write_text(folder / "README.md", text)
 
 
-def _metadata(results: Mapping[str, Any], name: str) -> str:
+def _metadata(results: Mapping[str, Any], task: type[Task], name: str) -> str:
     base = results["arguments"]["model"]["model_name_or_path"]
     scores = [
         EvalResult(
             task_type="time-series-classification",
-            task_name="EMG classification",
+            task_name=task.name,
             dataset_type=results["dataset"],
             dataset_name=results["dataset"],
-            dataset_split="test",
-            metric_type=kind,
-            metric_name=METRIC_TITLES[metric],
-            metric_value=round(100 * results["test"][metric]["mean"], 2),
+            dataset_split=results["test_split"],
+            metric_type=column.metric_type,
+            metric_name=column.title,
+            metric_value=round(column.scale * results["test"][column.key]["mean"], column.digits),
         )
-        for metric, kind in _METRIC_TYPES.items()
-        if results["test"][metric]["mean"] is not None
+        for column in task.columns
+        if column.metric_type and results["test"][column.key]["mean"] is not None
     ]
     data = ModelCardData(
         library_name="transformers",
         license="apache-2.0",
-        pipeline_tag="time-series-classification",
-        tags=["emg", "biosignals", "tinymyo", "emg-classification"],
+        pipeline_tag="time-series-classification" if task.name == "emg-classification" else None,
+        tags=["emg", "biosignals", "tinymyo", task.name],
         datasets=None,
         base_model=None if base is None or Path(base).exists() else base,
         model_name=name,
@@ -48,27 +48,23 @@ def _metadata(results: Mapping[str, Any], name: str) -> str:
     return data.to_yaml()
 
 
-def _body(results: Mapping[str, Any]) -> str:
+def _body(results: Mapping[str, Any], task: type[Task]) -> str:
     window, runs, parameters = results["window"], results["runs"], results["parameters"]
-    scores, subjects = scores_by_model(results)
-    base = results["arguments"]["model"]["model_name_or_path"]
-    preset = results["arguments"]["model"]["preset"]
+    base, preset = (results["arguments"]["model"][name] for name in ("model_name_or_path", "preset"))
     origin = f"fine-tuned from `{base}`" if base else f"trained from scratch (`{preset}`)"
     counts = ", ".join(
         f"{split} {results['windows'][split]:,} windows (subjects: {results['subjects'][split]})"
         for split in results["windows"]
     )
-    undefined = sorted({results["labels"][i] for run in runs for i in run["test"]["auroc_undefined_classes"]})
-    absent = f"Classes without AUROC (absent from the test split): {', '.join(undefined)}." if undefined else ""
-    unseen = " No test subject was trained on." if results["unseen_subjects"] else ""
-    spread = "" if len(runs) == 1 else f" TinyMyo: mean ± standard deviation over {len(runs)} seeds."
     command = results["command"] or "trainers.finetune.run(...), with the arguments in results.json"
     environment = results["environment"]
     settings = "\n".join(f"| `{name}` | `{value}` |" for name, value in results["hyperparameters"].items())
+    part = task.card(results)
+    unseen = " No test subject was trained on." if results["unseen_subjects"] else ""
+    spread = "" if len(runs) == 1 else f" TinyMyo: mean ± standard deviation over {len(runs)} seeds."
     return f"""# TinyMyo on {results["dataset"]}
 
-Surface-EMG classifier, {origin}: {parameters["total"]:,} parameters ({parameters["trainable"]:,} trained),
-{len(results["labels"])} classes: {", ".join(results["labels"])}.
+{part["model"]} {parameters["total"]:,} parameters ({parameters["trainable"]:,} trained), {origin}.
 
 Input: windows of {window["length"]} samples ({window["seconds"]:g} s at {window["sampling_rate"]:g} Hz); the exact
 preprocessing is in `preprocessor_config.json`.
@@ -79,29 +75,19 @@ preprocessing is in `preprocessor_config.json`.
 import tinymyo_hf
 from transformers import pipeline
 
-classify = pipeline("emg-classification", model="PATH_OR_HUB_ID")
-print(classify("recording.csv", sampling_rate={window["sampling_rate"]:g}))
+{part["use"]}
 ```
 
-## Measured on the test split
+## Measured on the {results["test_split"]} split
 
-{score_table(scores)}
+{score_table(scores_by_model(results), task.columns)}
 
-Percent; each model saw the same windows.{spread} The baselines are linear discriminant analysis and a random forest on
-time-domain features (mean absolute value, RMS, waveform length, zero crossings, slope-sign changes, log variance).
-{absent}
+{part["scores"]}{spread}
 
-Data: `{results["dataset"]}`; {counts}.{unseen}
-Weights were selected on the validation split; the test split was used once, at the end. The weights in this folder are
-those of seed {results["kept_seed"]}.
+Data: `{results["dataset"]}`; {counts}.{_fraction(results)}{unseen}
+{_selection(results)} The weights in this folder are those of seed {results["kept_seed"]}.
 
-### By subject (accuracy, percent)
-
-{subject_table(subjects)}
-
-![Accuracy by subject](per_subject.png)
-
-![Confusion matrix](confusion_matrix.png)
+{part["details"]}
 
 ## Training
 
@@ -120,6 +106,20 @@ Measured on {environment["hardware"]} with torch {environment["torch"]} and tran
 
 ## Limits
 
-Measured only on the subjects, electrodes and gestures of `{results["dataset"]}`. Another armband, electrode position or
-sampling rate needs its own evaluation, and usually a short fine-tuning. Not a medical device.
+{part["limits"]} Another armband, electrode position or sampling rate needs its own evaluation, and usually a short
+fine-tuning. Not a medical device.
 """
+
+
+def _fraction(results: Mapping[str, Any]) -> str:
+    fraction = results["arguments"]["data"]["train_fraction"]
+    return "" if fraction == 1.0 else f" The training windows are {100 * fraction:g} % of those there are, at random."
+
+
+def _selection(results: Mapping[str, Any]) -> str:
+    if results["test_split"] == "test":
+        return "Weights were selected on the validation split; the test split was used once, at the end."
+    return (
+        "This protocol has no test split: the weights were selected on the very split that is reported here, which "
+        "favours the network."
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +11,54 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor
 
-from tinymyo_hf import TINYMYO_PRESETS, TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForSequenceClassification
+from tinymyo_hf import TINYMYO_PRESETS, TinyMyoConfig, TinyMyoFeatureExtractor
 from tinymyo_hf.quiet import quiet
+from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
 from trainers.arguments import ModelArguments
 from trainers.errors import CheckpointError, RecipeError
 
-HEAD = "classifier"
+# Fields that decide the shape of the encoder's weights.
+ENCODER_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size")
 
 
-def build_classifier(arguments: ModelArguments, labels: Sequence[str], num_channels: int) -> nn.Module:
-    """A classifier for windows of `num_channels` channels; its labels, in the order of their ids, are `labels`.
+def build_model(
+    model_class: type[TinyMyoPreTrainedModel],
+    arguments: ModelArguments,
+    head: Mapping[str, Any],
+    new_encoder_parts: Sequence[str] = (),
+) -> nn.Module:
+    """A model with a new head. From scratch (no `model_name_or_path`) it is the preset; else it has the encoder of that
+    checkpoint, whatever head that has.
 
-    From scratch (no `model_name_or_path`) it is the preset; else the encoder of that checkpoint under a new head.
+    Args:
+        model_class: e.g. `TinyMyoForSequenceClassification`.
+        head: fields of `TinyMyoConfig` that the task decides: num_channels, id2label, target_length, ...
+        new_encoder_parts: parts of the encoder that a checkpoint may lack, e.g. "stem".
 
     Raises:
         RecipeError: an unknown preset or configuration field, or fields that contradict each other.
         CheckpointError: the checkpoint is missing, unreadable, or its encoder has another shape.
     """
-    head = {
-        "num_channels": num_channels,
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: index for index, label in enumerate(labels)},
-    }
     if arguments.model_name_or_path is None:
-        model = TinyMyoForSequenceClassification(_preset_config(arguments, head))
+        model = model_class(_preset_config(arguments, head))
     else:
-        model = _load_encoder(arguments.model_name_or_path, arguments.model_config, head)
+        model = _with_encoder_of(arguments.model_name_or_path, model_class, arguments, head, new_encoder_parts)
     if arguments.freeze_encoder:
         model.base_model.requires_grad_(False)
     return _add_adapters(model, arguments) if arguments.lora else model
 
 
-def _preset_config(arguments: ModelArguments, head: dict[str, Any]) -> TinyMyoConfig:
+def check_patches(config: TinyMyoConfig, extractor: TinyMyoFeatureExtractor) -> None:
+    """Raise `RecipeError` unless windows are whole patches; the extractor takes over the model's patch size."""
+    if extractor.window_length % config.patch_size:
+        raise RecipeError(
+            f"windows of {extractor.window_length} samples are no multiple of the model's patch_size "
+            f"{config.patch_size}: change dataset_config.window_length or model_config.patch_size"
+        )
+    extractor.patch_size = config.patch_size
+
+
+def _preset_config(arguments: ModelArguments, head: Mapping[str, Any]) -> TinyMyoConfig:
     if arguments.preset not in TINYMYO_PRESETS:
         raise RecipeError(f"unknown preset {arguments.preset!r}; choose from {', '.join(TINYMYO_PRESETS)}")
     # The task decides the head: what a preset says about labels would contradict it.
@@ -61,27 +77,53 @@ def _check_model_config(model_config: dict[str, Any]) -> None:
         raise RecipeError(f"model_config: TinyMyoConfig has no field {unknown[0]!r}; correct its name or remove it")
 
 
-def _load_encoder(source: str, model_config: dict[str, Any], head: dict[str, Any]) -> TinyMyoForSequenceClassification:
-    _check_model_config(model_config)
+def _with_encoder_of(
+    source: str,
+    model_class: type[TinyMyoPreTrainedModel],
+    arguments: ModelArguments,
+    head: Mapping[str, Any],
+    new_encoder_parts: Sequence[str],
+) -> TinyMyoPreTrainedModel:
+    _check_model_config(arguments.model_config)
     config = _load_config(source)
-    for name, value in {**model_config, **head}.items():
+    differing = [
+        f"{name} ({getattr(config, name)} there, {value} in model_config)"
+        for name, value in arguments.model_config.items()
+        if name in ENCODER_FIELDS and value != getattr(config, name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{source} has an encoder of another shape: {', '.join(differing)}; remove these fields, or train from "
+            "scratch"
+        )
+    for name, value in {**arguments.model_config, **head}.items():
         setattr(config, name, value)
     try:
         config.validate()
     except (StrictDataclassError, ValueError) as error:
         raise RecipeError(f"model_config: {_last_line(error)}") from None
-    model = _load_weights(source, config, only=f"{TinyMyoForSequenceClassification.base_model_prefix}.")
+    prefix = model_class.base_model_prefix
+    loaded = _load_weights(
+        source, model_class, config, only=f"{prefix}.", new=[f"{prefix}.{part}" for part in new_encoder_parts]
+    )
     # A new head, even where the checkpoint has one that would fit.
-    model.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
-    model._init_weights(model.classifier)
+    model = model_class(config)
+    model.base_model.load_state_dict(loaded.base_model.state_dict())
     return model
 
 
-def _load_weights(source: str, config: TinyMyoConfig, only: str = "") -> TinyMyoForSequenceClassification:
-    """A classifier with the weights of a checkpoint; those whose names start with `only` must match to the last one."""
+def _load_weights(
+    source: str,
+    model_class: type[TinyMyoPreTrainedModel],
+    config: TinyMyoConfig,
+    only: str = "",
+    new: Sequence[str] = (),
+) -> TinyMyoPreTrainedModel:
+    """A model with the weights of a checkpoint. Those whose names start with `only` must match to the last one, except
+    those that start with one of `new`."""
     try:
         with quiet():
-            model, found = TinyMyoForSequenceClassification.from_pretrained(
+            model, found = model_class.from_pretrained(
                 source, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
             )
     except OSError as error:
@@ -98,7 +140,7 @@ def _load_weights(source: str, config: TinyMyoConfig, only: str = "") -> TinyMyo
         (found["unexpected_keys"], "has, beyond the configured model,"),
         ([entry[0] for entry in found["mismatched_keys"]], "has another shape for"),
     ):
-        wrong = sorted(name for name in names if name.startswith(only))
+        wrong = sorted(name for name in names if name.startswith(only) and not name.startswith(tuple(new)))
         if wrong:
             raise CheckpointError(
                 f"{source} {problem} {len(wrong)} weights ({wrong[0]}, ...): its config.json and weights do not belong "
@@ -125,23 +167,25 @@ def _load_config(source: str) -> TinyMyoConfig:
     return config
 
 
-def load_classifier(source: str) -> tuple[TinyMyoForSequenceClassification, TinyMyoFeatureExtractor]:
-    """A trained classifier and its preprocessing, from a folder or Hub id.
+def load_trained(
+    source: str, model_class: type[TinyMyoPreTrainedModel]
+) -> tuple[TinyMyoPreTrainedModel, TinyMyoFeatureExtractor]:
+    """A trained model and its preprocessing, from a folder or Hub id.
 
     Raises:
-        CheckpointError: missing, unreadable, of another shape, or without a trained head.
+        CheckpointError: missing, unreadable, of another shape, or with another head than that of `model_class`.
     """
     config = _load_config(source)
-    if TinyMyoForSequenceClassification.__name__ not in (config.architectures or []):
+    if model_class.__name__ not in (config.architectures or []):
         raise CheckpointError(
-            f"{source} holds {', '.join(config.architectures or ['no architecture'])}, not a classifier: "
+            f"{source} holds {', '.join(config.architectures or ['no architecture'])}, not {model_class.__name__}: "
             "fine-tune it first with `tinymyo train RECIPE --model_name_or_path ...`"
         )
     try:
         extractor = AutoFeatureExtractor.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{source}: no usable preprocessor_config.json ({_last_line(error)})") from None
-    return _load_weights(source, config).eval(), extractor
+    return _load_weights(source, model_class, config).eval(), extractor
 
 
 def _last_line(error: Exception) -> str:
@@ -149,7 +193,7 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ").removeprefix("TypeError: ")
 
 
-def _add_adapters(model: TinyMyoForSequenceClassification, arguments: ModelArguments) -> nn.Module:
+def _add_adapters(model: TinyMyoPreTrainedModel, arguments: ModelArguments) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -157,7 +201,7 @@ def _add_adapters(model: TinyMyoForSequenceClassification, arguments: ModelArgum
         lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=arguments.lora_target_modules,
-        modules_to_save=[HEAD],
+        modules_to_save=[name for name, _ in model.named_children() if name != model.base_model_prefix],
     )
     try:
         return get_peft_model(model, config)
@@ -165,8 +209,8 @@ def _add_adapters(model: TinyMyoForSequenceClassification, arguments: ModelArgum
         raise RecipeError(f"lora_target_modules: {str(error).splitlines()[0]}") from None
 
 
-def merged(model: nn.Module) -> TinyMyoForSequenceClassification:
-    """The plain classifier: adapters, if any, are folded into the weights they adapt."""
+def merged(model: nn.Module) -> TinyMyoPreTrainedModel:
+    """The plain model: adapters, if any, are folded into the weights they adapt."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 

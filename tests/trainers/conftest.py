@@ -5,8 +5,10 @@ import pytest
 from tiny_run import TINY_MODEL, make_split
 
 import trainers.finetune as finetune
+import trainers.tasks as tasks
 from tinymyo_hf import TinyMyoFeatureExtractor
-from trainers.arguments import parse_recipe
+from trainers.classification import ClassificationTask
+from trainers.parsing import parse_recipe
 
 
 @pytest.fixture(scope="session")
@@ -27,12 +29,9 @@ def train_tiny(tiny_corpus, monkeypatch, tmp_path):
 
     Plots, which take longer than such a training, are drawn only on request.
     """
-    monkeypatch.setattr(finetune, "load_corpus", lambda *args, **kwargs: tiny_corpus)
-
-    write_plots = finetune.write_plots
+    monkeypatch.setattr(tasks, "load_corpus", lambda *args, **kwargs: tiny_corpus)
 
     def train(plots=False, **fields):
-        monkeypatch.setattr(finetune, "write_plots", write_plots if plots else lambda *args: None)
         recipe = {
             "dataset": "tiny",
             "output_dir": "run",
@@ -44,6 +43,9 @@ def train_tiny(tiny_corpus, monkeypatch, tmp_path):
             "disable_tqdm": True,
         } | fields
         recipe["output_dir"] = str(tmp_path / recipe["output_dir"])
-        return finetune.run(*parse_recipe(recipe))
+        with monkeypatch.context() as patch:
+            if not plots:
+                patch.setattr(ClassificationTask, "write_plots", classmethod(lambda *args: None))
+            return finetune.run(*parse_recipe(recipe))
 
     return train

@@ -9,8 +9,11 @@ from tiny_run import LABELS, TINY_MODEL
 from transformers import TrainerCallback
 
 import trainers.finetune as finetune
+import trainers.tasks as tasks
+from tinymyo_hf import TinyMyoForSequenceClassification
+from trainers.classification import ClassificationTask
 from trainers.errors import RecipeError
-from trainers.models import load_classifier
+from trainers.models import load_trained
 
 
 class Killed(Exception):
@@ -19,7 +22,7 @@ class Killed(Exception):
 
 def kill_at(monkeypatch, step):
     """Every trainer made from now on dies after that many steps, in the middle of an epoch."""
-    make_trainer = finetune._make_trainer
+    make_trainer = finetune.make_trainer
 
     class Kill(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -31,7 +34,7 @@ def kill_at(monkeypatch, step):
         trainer.add_callback(Kill())
         return trainer
 
-    monkeypatch.setattr(finetune, "_make_trainer", make_mortal)
+    monkeypatch.setattr(finetune, "make_trainer", make_mortal)
 
 
 def test_run_writes_a_checkpoint_a_card_and_results(train_tiny, tmp_path):
@@ -55,7 +58,7 @@ def test_run_writes_a_checkpoint_a_card_and_results(train_tiny, tmp_path):
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n") and "model-index" in card and "Random forest" in card and "± " in card
 
-    model, extractor = load_classifier(str(folder))
+    model, extractor = load_trained(str(folder), TinyMyoForSequenceClassification)
     assert model.config.id2label == dict(enumerate(LABELS)) and model.config.num_channels == 4
     assert extractor.window_length == 40 and extractor.patch_size == 10
 
@@ -80,7 +83,7 @@ def test_a_killed_run_continues_to_the_same_weights(train_tiny, monkeypatch, tmp
 @pytest.mark.parametrize("fields", [{"early_stopping_patience": 1, "learning_rate": 1e-7, "num_train_epochs": 20}, {}])
 def test_a_run_killed_after_training_is_not_trained_further(train_tiny, monkeypatch, fields):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(finetune, "_evaluate_on_test", lambda *args: (_ for _ in ()).throw(Killed))
+        patch.setattr(ClassificationTask, "score", lambda *args: (_ for _ in ()).throw(Killed))
         train_tiny(**fields)
     resumed, whole = train_tiny(**fields), train_tiny(output_dir="whole", **fields)
     assert len(resumed["runs"][0]["history"]) < 20
@@ -138,7 +141,7 @@ def test_corpora_that_cannot_be_learned_from(tiny_corpus, train_tiny, monkeypatc
     data, extractor = tiny_corpus
     without = type(data)({split: data[split] for split in ("train", "test")})
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "load_corpus", lambda *a, **k: (without, extractor))
+        patch.setattr(tasks, "load_corpus", lambda *a, **k: (without, extractor))
         with pytest.raises(RecipeError, match="no windows in its validation split"):
             train_tiny()
     with pytest.raises(RecipeError, match="no multiple of the model's patch_size 12"):

@@ -10,7 +10,7 @@ from tiny_run import LABELS, TINY_MODEL
 from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForPreTraining, TinyMyoForSequenceClassification
 from trainers.arguments import ModelArguments
 from trainers.errors import CheckpointError, RecipeError
-from trainers.models import build_classifier, load_classifier
+from trainers.models import build_model, load_trained
 
 
 @pytest.fixture
@@ -22,7 +22,13 @@ def pretrained(tmp_path):
 
 
 def build(labels=LABELS, channels=4, **fields):
-    return build_classifier(ModelArguments(**fields), labels, channels)
+    label2id = {label: index for index, label in enumerate(labels)}
+    head = {"num_channels": channels, "id2label": dict(enumerate(labels)), "label2id": label2id}
+    return build_model(TinyMyoForSequenceClassification, ModelArguments(**fields), head)
+
+
+def load(folder):
+    return load_trained(str(folder), TinyMyoForSequenceClassification)
 
 
 def test_a_preset_with_the_labels_and_channels_of_the_data():
@@ -71,8 +77,14 @@ def test_model_fields_that_cannot_be_used(fields, message):
     ],
 )
 def test_a_checkpoint_of_another_shape(pretrained, model_config, message):
-    with pytest.raises(CheckpointError, match=message):
+    name, value = next(iter(model_config.items()))
+    with pytest.raises(CheckpointError, match=f"another shape: {name} .{TINY_MODEL[name]} there, {value} in model_con"):
         build(model_name_or_path=str(pretrained), model_config=model_config)
+
+    config = json.loads((pretrained / "config.json").read_text())
+    (pretrained / "config.json").write_text(json.dumps(config | model_config))  # of another checkpoint
+    with pytest.raises(CheckpointError, match=message):
+        build(model_name_or_path=str(pretrained))
 
 
 def test_checkpoints_that_are_none(tmp_path, pretrained):
@@ -97,18 +109,18 @@ def test_checkpoints_that_are_none(tmp_path, pretrained):
         build(model_name_or_path=str(pretrained))
 
 
-def test_load_classifier(tmp_path, pretrained):
-    with pytest.raises(CheckpointError, match="not a classifier: fine-tune it first"):
-        load_classifier(str(pretrained))
+def test_a_trained_model_with_its_preprocessing(tmp_path, pretrained):
+    with pytest.raises(CheckpointError, match="not TinyMyoForSequenceClassification: fine-tune it first"):
+        load(pretrained)
     model = TinyMyoForSequenceClassification(TinyMyoConfig(**TINY_MODEL, num_channels=4, num_labels=3))
     model.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="preprocessor_config.json"):
-        load_classifier(str(tmp_path))
+        load(tmp_path)
     TinyMyoFeatureExtractor(window_length=40, patch_size=10).save_pretrained(tmp_path)
-    loaded, extractor = load_classifier(str(tmp_path))
+    loaded, extractor = load(tmp_path)
     assert not loaded.training and extractor.window_length == 40
 
     weights = load_file(tmp_path / "model.safetensors")
     save_file({**weights, "classifier.bias": torch.zeros(7)}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="has another shape for 1 weights .classifier.bias"):
-        load_classifier(str(tmp_path))
+        load(tmp_path)

@@ -6,17 +6,17 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from trainers.classification import COLUMNS, ClassificationTask
+from trainers.classification_report import plot_confusion_matrix, subject_table
 from trainers.model_card import write_model_card
 from trainers.report import (
+    Column,
     format_score,
     markdown_table,
     mean_and_std,
-    plot_confusion_matrix,
     score_table,
-    subject_table,
     summarize_seeds,
     write_json,
-    write_plots,
 )
 
 SCORES = {"accuracy": 0.9, "accuracy_macro": 0.8, "f1_macro": 0.85, "auroc_macro": None, "cohen_kappa": 0.7}
@@ -48,19 +48,25 @@ def results():
         "window": {"length": 200, "stride": 100, "sampling_rate": 200, "seconds": 1.0},
         "parameters": {"total": 3_572_550, "trainable": 3_572_550},
         "kept_seed": 1,
-        "test": summarize_seeds([run["test"] for run in runs]),
+        "test": summarize_seeds([run["test"] for run in runs], COLUMNS),
+        "test_split": "test",
         "baselines": {"LDA": test, "Random forest": test},
         "runs": runs,
-        "arguments": {"model": {"model_name_or_path": None, "preset": "tinymyo-base"}},
+        "arguments": {
+            "model": {"model_name_or_path": None, "preset": "tinymyo-base"},
+            "data": {"train_fraction": 1.0},
+        },
         "hyperparameters": {"learning_rate": 5e-4},
         "command": "tinymyo train synthetic",
         "environment": {"hardware": "CPU, test", "torch": "2", "transformers": "5"},
     }
 
 
-def test_scores_in_percent():
-    assert format_score(0.93631, 0.0041) == "93.63 ± 0.41"
-    assert format_score(0.5) == "50.00" and format_score(None) == "undefined"
+def test_scores_as_their_columns_show_them():
+    percent, degrees = Column("accuracy", "Accuracy", 100), Column("mae", "MAE (degrees)", digits=1)
+    assert format_score(percent, {"mean": 0.93631, "std": 0.0041}) == "93.63 ± 0.41"
+    assert format_score(percent, 0.5) == "50.00" and format_score(percent, None) == "undefined"
+    assert format_score(degrees, {"mean": 8.77, "std": None}) == "8.8"
     two = mean_and_std([0.2, None, 0.4])
     assert two == {"mean": pytest.approx(0.3), "std": pytest.approx(0.02**0.5), "count": 2}
     assert mean_and_std([0.2]) == {"mean": 0.2, "std": None, "count": 1}
@@ -69,15 +75,15 @@ def test_scores_in_percent():
 
 def test_tables():
     assert markdown_table(["A", "B"], [["x", 1]]) == "| A | B |\n| --- | ---: |\n| x | 1 |"
-    table = score_table({"Net": summarize_seeds([SCORES, SCORES]), "LDA": SCORES})
-    assert "| Net | 90.00 ± 0.00 | 80.00 ± 0.00 | 85.00 ± 0.00 | undefined | 70.00 ± 0.00 |" in table
-    assert "| LDA | 90.00 | 80.00 | 85.00 | undefined | 70.00 |" in table
+    table = score_table({"Net": summarize_seeds([SCORES, SCORES], COLUMNS), "LDA": SCORES}, COLUMNS)
+    assert "| Net | 90.00 ± 0.00 | 85.00 ± 0.00 | 80.00 ± 0.00 | undefined | 70.00 ± 0.00 |" in table
+    assert "| LDA | 90.00 | 85.00 | 80.00 | undefined | 70.00 |" in table
     table = subject_table({"Net": per_subject(0.5, 1.0), "LDA": per_subject(0.25, 0.75)})
     assert "| a | 10 | 50.00 | 25.00 |" in table and "| b | 10 | 100.00 | 75.00 |" in table
 
 
 def test_plots_are_whole_pictures(results, tmp_path):
-    write_plots(results, tmp_path)
+    ClassificationTask.write_plots(results, tmp_path)
     many = [[i * j for i in range(25)] for j in range(25)]
     plot_confusion_matrix(many, [f"gesture {i}" for i in range(25)], tmp_path / "m.png")
     names = {"confusion_matrix.png", "learning_curves.png", "per_subject.png", "m.png"}
@@ -89,7 +95,7 @@ def test_plots_are_whole_pictures(results, tmp_path):
 
 
 def test_model_card_has_metadata_the_hub_reads(results, tmp_path):
-    write_model_card(results, tmp_path)
+    write_model_card(results, ClassificationTask, tmp_path)
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.pipeline_tag == "time-series-classification" and card.data.license == "apache-2.0"
     measured = {entry.metric_type: entry.metric_value for entry in card.data.eval_results}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from trainers.arguments import RECIPES, parse_fields, parse_recipe
 from trainers.augmentation import make_augmentation
 from trainers.errors import RecipeError
+from trainers.parsing import RECIPES, parse_fields, parse_recipe
 
 MINIMAL = {"dataset": "synthetic", "output_dir": "runs/x", "report_to": "none"}
 
@@ -67,6 +67,8 @@ def test_recipes_that_cannot_be_used(tmp_path):
         parse_recipe({"dataset": "synthetic"})
     with pytest.raises(RecipeError, match="there is no recipe missing.*uci_emg_200"):
         parse_recipe("missing")
+    with pytest.raises(RecipeError, match="unknown task 'dancing'; use one of classification, regression"):
+        parse_recipe(MINIMAL | {"task": "dancing"})
     path = tmp_path / "bad.yaml"
     path.write_text("a: [1")
     with pytest.raises(RecipeError, match="bad.yaml is not valid YAML"):

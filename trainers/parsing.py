@@ -1,0 +1,177 @@
+"""Recipes: YAML files, overridden on the command line, read into the dataclasses of `trainers/arguments.py`.
+
+    task: classification
+    dataset: uci_emg
+    dataset_config: {window_length: 200, stride: 100}
+    learning_rate: 5.0e-4
+
+`--learning_rate 1e-4` replaces a field; `--dataset_config.stride 50` replaces one entry of a mapping.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from trainers.arguments import (
+    ClassificationArguments,
+    DataArguments,
+    EventsArguments,
+    ModelArguments,
+    RegressionArguments,
+    TrainArguments,
+)
+from trainers.errors import RecipeError
+
+RECIPES = Path(__file__).parent / "recipes"
+TASK_ARGUMENTS: dict[str, type[TrainArguments]] = {
+    arguments.TASK: arguments for arguments in (ClassificationArguments, RegressionArguments, EventsArguments)
+}
+TASKS_OF_SEVERAL_CORPORA = ("pretraining",)
+
+RecipeArguments = tuple[ModelArguments, DataArguments, TrainArguments]
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> None:
+        raise RecipeError(message)
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The YAML file of a recipe: a path, or the name of one in `trainers/recipes`.
+
+    Raises:
+        RecipeError: there is no such file.
+    """
+    for candidate in (Path(name), RECIPES / name, RECIPES / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
+    raise RecipeError(f"there is no recipe {name}: give a YAML file, or one of {known}")
+
+
+def read_recipe(name: str | Path) -> dict[str, Any]:
+    """The fields of a recipe as written; `RecipeError` for YAML that cannot be read or is not a mapping."""
+    path = find_recipe(name)
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"{path} must hold `field: value` lines, got {type(recipe).__name__}")
+    return recipe
+
+
+def parse_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RecipeArguments:
+    """Recipe file (or its fields) and command-line overrides -> the three argument groups.
+
+    Args:
+        recipe: a path, the name of a recipe in `trainers/recipes`, or the fields themselves.
+        overrides: `["--learning_rate", "1e-4", "--dataset_config.stride=50", ...]`.
+
+    Raises:
+        RecipeError: an unknown field, a value of the wrong type, or fields that contradict each other.
+    """
+    source = "the recipe" if isinstance(recipe, Mapping) else str(find_recipe(recipe))
+    values = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+    arguments, overridden = _apply_overrides(values, overrides)
+    task = arguments.pop("task", "classification")
+    if task not in TASK_ARGUMENTS:
+        raise RecipeError(f"{source}: unknown task {task!r}; use one of {', '.join(TASK_ARGUMENTS)}")
+
+    groups = (ModelArguments, DataArguments, TASK_ARGUMENTS[task])
+    _check_names(source, groups, [*arguments, *(token[2:] for token in overridden if token.startswith("--"))])
+    parser = _Parser(groups, allow_abbrev=False)
+    parser.set_defaults(**{name: value for name, value in arguments.items() if value is None or value == []})
+    tokens = [token for name, value in arguments.items() for token in _as_tokens(name, value)]
+    try:
+        model, data, training = parser.parse_args_into_dataclasses([*tokens, *overridden], look_for_args_file=False)
+    except ValueError as error:
+        raise RecipeError(f"{source}: {error}") from None
+    if data.dataset is None and task not in TASKS_OF_SEVERAL_CORPORA:
+        raise RecipeError(
+            f"{source} names no dataset: add `dataset: uci_emg` (or another builder or a prepared folder), or pass "
+            "--dataset"
+        )
+    return model, data, training
+
+
+def _check_names(source: str, groups: Sequence[type], names: Sequence[str]) -> None:
+    known = [entry.name for group in groups for entry in fields(group) if entry.init]
+    for name in names:
+        name = name.split("=")[0]
+        if name.replace("-", "_") not in known and name.removeprefix("no_") not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            elsewhere = "a builder's fields go under dataset_config, a model's under model_config"
+            hint = f"did you mean {close[0]}?" if close else elsewhere
+            raise RecipeError(f"{source}: unknown field {name!r}; {hint}")
+
+
+def _as_tokens(name: str, value: Any) -> list[str]:
+    """A YAML value as the command line would give it, so that both are checked by the same parser."""
+    if value is None or value == []:
+        return []
+    if isinstance(value, list):
+        return [f"--{name}", *(str(item) for item in value)]
+    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
+
+
+def _apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Merge `--mapping.key value` into the recipe's mappings; return them and the overrides that are left."""
+    values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    left: list[str] = []
+    tokens = list(overrides)
+    while tokens:
+        token = tokens.pop(0)
+        name, equals, text = token.removeprefix("--").partition("=")
+        if not token.startswith("--") or "." not in name:
+            left.append(token)
+            continue
+        if not equals:
+            if not tokens:
+                raise RecipeError(f"{token} needs a value")
+            text = tokens.pop(0)
+        *path, last = name.split(".")
+        target = values
+        for step in path:
+            if not isinstance(target.get(step), dict):
+                target[step] = {}
+            target = target[step]
+        target[last] = _scalar(text)
+    return values, left
+
+
+def parse_fields(tokens: Sequence[str]) -> dict[str, Any]:
+    """`["--window_length", "1000", "--protocol=reference"]` -> field -> value, with the types of YAML.
+
+    Raises:
+        RecipeError: something else than `--field value` pairs.
+    """
+    fields: dict[str, Any] = {}
+    tokens = list(tokens)
+    while tokens:
+        token = tokens.pop(0)
+        name, equals, text = token.removeprefix("--").partition("=")
+        if not token.startswith("--") or not name:
+            raise RecipeError(f"cannot use {token!r}: write `--field value`")
+        if not equals:
+            if not tokens or tokens[0].startswith("--"):
+                raise RecipeError(f"{token} needs a value; a switch takes true or false: {token} true")
+            text = tokens.pop(0)
+        fields[name.replace("-", "_")] = _scalar(text)
+    return fields
+
+
+def _scalar(text: str) -> Any:
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML reads 1e-4, without a dot, as text
+    except ValueError:
+        return value

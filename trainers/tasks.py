@@ -1,0 +1,162 @@
+"""What differs between training a classifier, a regression and a detector of events: the contract of `finetune.run`.
+
+A task holds the prepared splits of one corpus, makes the model and the loss, and scores and reports what was trained.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import torch
+from torch import nn
+from transformers import EvalPrediction, Trainer
+
+from dataset_builders.base import load_corpus
+from tinymyo_hf import TinyMyoFeatureExtractor
+from trainers.arguments import DataArguments, ModelArguments, TrainArguments
+from trainers.errors import RecipeError
+from trainers.report import Column
+
+Scores = dict[str, Any]
+
+
+class Task(ABC):
+    """The splits of a corpus, and what it takes to train on them.
+
+    Attributes:
+        name: "emg-classification", ...: in `results.json`, and the name of the pipeline.
+        columns: the scores of tables, the headline first.
+        splits: "train", "validation", and "test" where the protocol has one.
+        extractor: the preprocessing that made the windows; saved beside the model.
+        corpus: its name, for messages and reports.
+        collate: items -> batch.
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[Column, ...]]
+
+    def __init__(
+        self,
+        splits: Mapping[str, torch.utils.data.Dataset],
+        extractor: TinyMyoFeatureExtractor,
+        corpus: str,
+        collate: Callable[[Sequence[dict]], dict],
+    ):
+        self.splits = dict(splits)
+        self.extractor = extractor
+        self.corpus = corpus
+        self.collate = collate
+
+    @classmethod
+    @abstractmethod
+    def load(cls, data: DataArguments, arguments: TrainArguments) -> Task:
+        """Prepare the corpus and check that it has what the task needs.
+
+        Raises:
+            RecipeError: a split is missing or empty, or the corpus is made for another task.
+            DataError: the data cannot be read.
+        """
+
+    @property
+    def test_split(self) -> str:
+        """The split that is scored at the end: "validation" where the protocol has no test split."""
+        return "test" if "test" in self.splits else "validation"
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line about the data."""
+
+    @abstractmethod
+    def build_model(self, arguments: ModelArguments) -> nn.Module:
+        """The model to train.
+
+        Raises:
+            RecipeError, CheckpointError: it cannot be made, or does not fit the windows.
+        """
+
+    def loss(self, arguments: TrainArguments) -> Callable[..., torch.Tensor] | None:
+        """`compute_loss_func` of the `Trainer`; None for the model's own loss."""
+        return None
+
+    @abstractmethod
+    def headline(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The scores shown, and selected by, during training."""
+
+    @abstractmethod
+    def score(self, trainer: Trainer, split: str) -> Scores:
+        """All scores of a split, those of `columns` among them; plain types."""
+
+    @abstractmethod
+    def baselines(self) -> dict[str, Scores]:
+        """What a user would pick otherwise, fitted on the training split: name -> scores of `test_split`."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What `results.json` says about the data: at least `windows` and `subjects` per split, `unseen_subjects`,
+        `window`."""
+
+    @classmethod
+    @abstractmethod
+    def write_plots(cls, results: Mapping[str, Any], folder: Path) -> None:
+        """Draw what `results.json` says into `folder`."""
+
+    @classmethod
+    @abstractmethod
+    def card(cls, results: Mapping[str, Any]) -> dict[str, str]:
+        """Parts of the model card: "model" (what it is, one sentence), "use" (Python code), "scores" (what the table
+        does not say), "details" (further sections and pictures), "limits"."""
+
+
+def read_corpus(data: DataArguments, required: Sequence[str]) -> tuple[datasets.DatasetDict, TinyMyoFeatureExtractor]:
+    """The prepared corpus of a recipe, empty splits left out.
+
+    Raises:
+        RecipeError: one of the required splits is missing or empty.
+        DataError: the data cannot be read.
+    """
+    splits, extractor = load_corpus(
+        data.dataset,
+        data_dir=data.data_dir,
+        num_proc=data.num_proc,
+        cache_dir=data.cache_dir,
+        **data.dataset_config,
+    )
+    for split in required:
+        if split not in splits or len(splits[split]) == 0:
+            raise RecipeError(
+                f"dataset {data.dataset} has no windows in its {split} split; training needs {', '.join(required)}: "
+                "name subjects for that split in dataset_config, or in the metadata of your folder"
+            )
+    return datasets.DatasetDict({name: split for name, split in splits.items() if len(split)}), extractor
+
+
+def describe_window(extractor: TinyMyoFeatureExtractor) -> dict[str, float]:
+    """Window and stride in samples and in seconds."""
+    return {
+        "length": extractor.window_length,
+        "stride": extractor.stride,
+        "sampling_rate": extractor.sampling_rate,
+        "seconds": extractor.window_length / extractor.sampling_rate,
+    }
+
+
+def describe_splits(task: Task, subjects: Mapping[str, Sequence[str]]) -> str:
+    """`train 8,108 (subjects: 22), validation ...`."""
+    return ", ".join(
+        f"{name} {len(split):,} (subjects: {len(set(subjects[name]))})" for name, split in task.splits.items()
+    )
+
+
+def split_facts(task: Task, subjects: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What `Task.facts` says of any corpus of windows. `subjects`: split -> the subject of each window."""
+    return {
+        "windows": {name: len(split) for name, split in task.splits.items()},
+        "subjects": {name: len(set(names)) for name, names in subjects.items()},
+        "unseen_subjects": set(subjects["train"]).isdisjoint(subjects[task.test_split]),
+        "window": describe_window(task.extractor),
+        "test_split": task.test_split,
+    }

@@ -11,3 +11,7 @@ class CheckpointError(ValueError):
 
 class EvaluationError(ValueError):
     """Predictions that cannot be scored."""
+
+
+class DivergenceError(ValueError):
+    """A loss or a gradient that is not a finite number: training cannot go on."""

@@ -15,13 +15,15 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from trainers.augmentation import Augmentation
-from trainers.errors import RecipeError
+from trainers.errors import DivergenceError, RecipeError
 
 WEIGHT_AVERAGE_FILE = "weight_average.safetensors"
 
@@ -149,7 +151,7 @@ class LayerwiseTrainer(Trainer):
         self.layer_decay = layer_decay
         self.augmentation = augmentation
         self.weight_average = None if ema_decay is None else WeightAverage(self.model, ema_decay)
-        self._draws: tuple[int, int] = (-1, 0)  # (optimizer step, micro-batches augmented in it)
+        self._update: tuple[int, list[dict[str, Any]]] = (-1, [])  # (optimizer step, its micro-batches so far)
         if self.weight_average is not None:
             self.add_callback(_UpdateAverage(self))
 
@@ -164,19 +166,48 @@ class LayerwiseTrainer(Trainer):
         return self.optimizer
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """As the library's, on augmented windows; a loss that is not finite is a `DivergenceError`."""
+        if self._update[0] != self.state.global_step:
+            self._update = (self.state.global_step, [])
         if self.augmentation is not None:
             inputs = self._prepare_inputs(inputs)
             values = inputs["input_values"]
             inputs = {**inputs, "input_values": self.augmentation(values, self._step_generator(values.device))}
-        return super().training_step(model, inputs, num_items_in_batch)
+        self._update[1].append(inputs)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise self._diverged(f"the loss is {loss.item():g}", [inputs])
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        # Called before every step of the optimizer, which would make all weights NaN.
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not self.args.fp16 and not np.isfinite(float(norm)):  # float16 skips such steps and lowers its scale
+            raise self._diverged(f"the norm of the gradient is {float(norm):g}", self._update[1])
+        return norm
+
+    def _diverged(self, what: str, batches: list[dict[str, Any]]) -> DivergenceError:
+        output = self.args.output_dir
+        good = get_last_checkpoint(output) if Path(output).is_dir() else None
+        return DivergenceError(
+            f"step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}): {what}. Its batch: "
+            f"{'; '.join(self.describe_batch(batch) for batch in batches)}. Training stopped before this step changed "
+            f"any weight; {f'{good} is the last good checkpoint' if good else 'no checkpoint had been written'}. Lower "
+            "learning_rate, raise warmup_steps, or look into these windows"
+        )
+
+    def describe_batch(self, inputs: dict[str, Any]) -> str:
+        """What a message says about a batch: how many of its windows hold values that are not finite."""
+        finite = inputs["input_values"].isfinite().flatten(1).all(dim=1)
+        wrong = (~finite).nonzero().flatten().tolist()
+        if not wrong:
+            return f"{len(finite)} windows, all finite"
+        return f"{len(wrong)} of {len(finite)} windows are not finite, the first at position {wrong[0]}"
 
     def _step_generator(self, device: torch.device) -> torch.Generator:
-        step = self.state.global_step
-        micro_batch = self._draws[1] + 1 if self._draws[0] == step else 0
-        self._draws = (step, micro_batch)
-        # Fields of one 63-bit number, so that no two draws of a run share a seed.
-        seed = ((self.args.seed % 2**15) << 48) | ((self.args.process_index % 2**10) << 38) | (micro_batch % 2**8) << 30
-        return torch.Generator(device).manual_seed(seed | step % 2**30)
+        # Hashed, because the CPU's generator takes the lowest 32 bits of its seed alone.
+        place = [self.args.seed, self.args.process_index, self._update[0], len(self._update[1])]
+        return torch.Generator(device).manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):
         with self.weight_average.applied(self.model) if self.weight_average else nullcontext():

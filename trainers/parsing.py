@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from trainers.arguments import (
     ClassificationArguments,
@@ -26,17 +26,18 @@ from trainers.arguments import (
     EventsArguments,
     ModelArguments,
     RegressionArguments,
-    TrainArguments,
 )
 from trainers.errors import RecipeError
+from trainers.pretrain_arguments import PretrainingArguments
 
 RECIPES = Path(__file__).parent / "recipes"
-TASK_ARGUMENTS: dict[str, type[TrainArguments]] = {
-    arguments.TASK: arguments for arguments in (ClassificationArguments, RegressionArguments, EventsArguments)
+TASK_ARGUMENTS: dict[str, type[TrainingArguments]] = {
+    arguments.TASK: arguments
+    for arguments in (ClassificationArguments, RegressionArguments, EventsArguments, PretrainingArguments)
 }
 TASKS_OF_SEVERAL_CORPORA = ("pretraining",)
 
-RecipeArguments = tuple[ModelArguments, DataArguments, TrainArguments]
+RecipeArguments = tuple[ModelArguments, DataArguments, TrainingArguments]
 
 
 class _Parser(HfArgumentParser):
@@ -119,8 +120,12 @@ def _as_tokens(name: str, value: Any) -> list[str]:
     if value is None or value == []:
         return []
     if isinstance(value, list):
-        return [f"--{name}", *(str(item) for item in value)]
-    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
+        return [f"--{name}", *map(_as_text, value)]
+    return [f"--{name}={_as_text(value)}"]
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

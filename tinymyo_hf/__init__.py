@@ -19,6 +19,7 @@ _PUBLIC = {
     "TinyMyoForSequenceClassification": "tinymyo.modeling_tinymyo",
     "TinyMyoModel": "tinymyo.modeling_tinymyo",
     "EmgClassificationPipeline": "pipelines",
+    "EmgEventsPipeline": "pipelines",
     "EmgRegressionPipeline": "pipelines",
     "SignalError": "signal",
 }

@@ -10,7 +10,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from tinymyo_hf.pipelines import EmgClassificationPipeline, EmgRegressionPipeline
+from tinymyo_hf.pipelines import EmgClassificationPipeline, EmgEventsPipeline, EmgRegressionPipeline
 from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo import (
@@ -25,6 +25,7 @@ from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassifica
 PIPELINES = {
     "emg-classification": (EmgClassificationPipeline, AutoModelForSequenceClassification),
     "emg-regression": (EmgRegressionPipeline, TinyMyoForRegression),
+    "emg-events": (EmgEventsPipeline, AutoModelForAudioFrameClassification),
 }
 
 

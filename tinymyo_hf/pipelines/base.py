@@ -18,7 +18,11 @@ from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtracto
 RecordingInput = str | Path | ArrayLike | dict[str, Any]
 
 # The pipeline for a model, by the end of the model's class name (`config.architectures`).
-TASK_OF_HEAD = {"ForSequenceClassification": "emg-classification", "ForRegression": "emg-regression"}
+TASK_OF_HEAD = {
+    "ForSequenceClassification": "emg-classification",
+    "ForRegression": "emg-regression",
+    "ForFrameClassification": "emg-events",
+}
 
 
 def head_of(config: PreTrainedConfig) -> str | None:
@@ -55,7 +59,7 @@ class EmgPipeline(ChunkPipeline):
         if self.feature_extractor is None:
             raise SignalError("feature_extractor: missing; pass the TinyMyoFeatureExtractor the model was trained with")
         patch_sizes = self.feature_extractor.patch_size, self.model.config.patch_size
-        if patch_sizes[0] != patch_sizes[1]:
+        if self.model.config.stem == "patches" and patch_sizes[0] != patch_sizes[1]:
             raise SignalError(
                 f"patch_size: the feature extractor has {patch_sizes[0]}, the model {patch_sizes[1]}; use the feature "
                 "extractor saved with the model"
@@ -142,9 +146,11 @@ class EmgPipeline(ChunkPipeline):
         processed = extractor.preprocess(signal, rate, name)
         signal, starts = self.cut(processed, extractor, name)
         for start in starts:
-            window = signal[None, :, start : start + extractor.window_length]
+            window = extractor.normalize_windows(signal[None, :, start : start + extractor.window_length])
+            missing = extractor.window_length - window.shape[2]  # at the end of some recordings
+            padded = np.pad(window, ((0, 0), (0, 0), (0, missing)), constant_values=extractor.padding_value)
             yield {
-                "input_values": torch.from_numpy(np.array(extractor.normalize_windows(window))),
+                "input_values": torch.from_numpy(padded),
                 **self.place(start, processed.shape[1], extractor),
                 "is_last": start == starts[-1],
             }
@@ -153,7 +159,8 @@ class EmgPipeline(ChunkPipeline):
     def cut(
         self, processed: np.ndarray, extractor: TinyMyoFeatureExtractor, name: str
     ) -> tuple[np.ndarray, Sequence[int]]:
-        """The signal to cut windows from, `processed` (channels, time) or a longer one, and their first samples."""
+        """The signal to cut windows from, `processed` (channels, time) or a longer one, and their first samples; where
+        the last window reaches beyond it, it is padded."""
 
     @abstractmethod
     def place(self, start: int, samples: int, extractor: TinyMyoFeatureExtractor) -> dict[str, Any]:
@@ -194,7 +201,8 @@ class EmgPipeline(ChunkPipeline):
     def _num_channels(self) -> int | None:
         if self.feature_extractor.feature_size is not None:
             return self.feature_extractor.feature_size
-        return self.model.config.num_channels if self.model.config.channel_fusion == "concat" else None
+        config = self.model.config
+        return config.num_channels if config.channel_fusion == "concat" or config.stem == "convolution" else None
 
 
 def _is_nested_list(inputs: list) -> bool:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tinymyo_hf import (
     TinyMyoFeatureExtractor,
+    TinyMyoForFrameClassification,
     TinyMyoForPreTraining,
     TinyMyoForRegression,
     TinyMyoForSequenceClassification,
@@ -73,6 +74,38 @@ def test_outputs_equal_the_released_implementation(name, tmp_path):
     torch.testing.assert_close(result, expected["output"], atol=1e-5, rtol=0)
 
 
+def test_model_of_discrete_gestures(tmp_path):
+    source = REFERENCE_OUTPUTS / "gni_small.state.safetensors"
+    assert type(convert_checkpoint(source, tmp_path / "out")) is TinyMyoForFrameClassification
+    model = TinyMyoForFrameClassification.from_pretrained(tmp_path / "out")
+    assert model.config.id2label[8] == "thumb_up"
+    expected = load_file(REFERENCE_OUTPUTS / "gni_small.io.safetensors")  # (batch, gestures, frames)
+    extractor = TinyMyoFeatureExtractor.from_pretrained(tmp_path / "out")
+    assert (extractor.window_length, extractor.stride, extractor.recording_rate) == (16_000, 4000, 2000)
+    # The recording reaches the model as it is; padding to whole strides adds no frame.
+    batch = extractor(expected["input"][0].numpy(), sampling_rate=2000, return_tensors="pt")
+    assert torch.equal(batch["input_values"], expected["input"])
+    assert extractor(expected["input"][0, :, :493].numpy(), sampling_rate=2000)["input_values"][0].shape[1] == 500
+    with torch.no_grad():
+        torch.testing.assert_close(model(**batch).logits, expected["out"].transpose(1, 2), atol=1e-5, rtol=0)
+
+    state = load_file(source)
+    for change, message in (
+        ({"norm.bias": None}, "missing: norm.bias"),
+        ({"projection.weight": None, "projection.bias": None}, "missing: projection.bias, projection.weight"),
+        ({"patch_embedding.patch_embed.proj.bias": torch.ones(24)}, "unexpected: patch_embedding"),
+        ({"model_head.classifier.bias": torch.ones(9)}, "several heads"),
+        ({"conv_layer.weight": torch.ones(24, 16)}, "conv_layer.weight has shape"),
+        ({"blocks.1.attn.proj.weight": torch.ones(24, 9)}, "shapes that do not fit.*layers.1.attention.proj"),
+    ):
+        changed = {key: tensor for key, tensor in (state | change).items() if tensor is not None}
+        save_file(changed, tmp_path / "changed.safetensors")
+        with pytest.raises(ConversionError, match=message):
+            convert_checkpoint(tmp_path / "changed.safetensors", tmp_path / "changed")
+    with pytest.raises(ConversionError, match="takes 16 channels, but num_channels=8"):
+        convert_checkpoint(source, tmp_path / "changed", num_channels=8)
+
+
 def test_every_kind_of_source_gives_the_same_model(tmp_path):
     state = reference_state()
     prefixed = {f"model.{key}": value for key, value in state.items()}
@@ -85,8 +118,10 @@ def test_every_kind_of_source_gives_the_same_model(tmp_path):
     save_file(state, tmp_path / "bare.safetensors")
     save_file(prefixed, tmp_path / "prefixed.safetensors")
     torch.save(lightning, tmp_path / "lightning.ckpt")
+    nested = {f"network._orig_mod.{key}": value for key, value in state.items()}
+    torch.save({"state_dict": nested}, tmp_path / "compiled.ckpt")
     torch.save(state, tmp_path / "state.pth")
-    names = ("bare.safetensors", "prefixed.safetensors", "lightning.ckpt", "state.pth")
+    names = ("bare.safetensors", "prefixed.safetensors", "lightning.ckpt", "compiled.ckpt", "state.pth")
     states = [convert_checkpoint(tmp_path / name, tmp_path / f"out-{name}").state_dict() for name in names]
     for other in states[1:]:
         assert states[0].keys() == other.keys()

@@ -1,8 +1,8 @@
 """Convert checkpoints of the released TinyMyo implementation to native ones.
 
 `convert_checkpoint` writes a folder that `from_pretrained` loads; `measure_position_embeddings` tells which kind of
-positions a checkpoint works with. Sources are safetensors or Lightning .ckpt files, with or without a `model.` prefix,
-of the bare encoder or with one of the three heads. Nothing is unpickled beyond tensors.
+positions a checkpoint works with. Sources are safetensors or Lightning .ckpt files of the bare encoder, of the encoder
+with one of its three heads, or of the model for discrete gestures.
 """
 
 import os
@@ -14,11 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from tinymyo_hf.recordings import read_recording
-from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
+from tinymyo_hf.tinymyo.configuration_tinymyo import NEUROMOTOR_GESTURES, TinyMyoConfig
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo import (
     TinyMyoForPreTraining,
@@ -27,12 +25,11 @@ from tinymyo_hf.tinymyo.modeling_tinymyo import (
     TinyMyoModel,
     TinyMyoPreTrainedModel,
 )
+from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
+from tinymyo_hf.tinymyo.released_weights import ConversionError, listed, read_tensors
 
-PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
-
-# Reference name -> native name, below the prefix `model.` of the one and `tinymyo.` of the other.
+# Reference name -> native name, of the encoder below `tinymyo.`.
 ENCODER_NAMES = {
-    "patch_embedding.patch_embed.proj": "patch_embedding",
     "blocks.{i}.norm1": "layers.{i}.norm1",
     "blocks.{i}.attn.qkv": "layers.{i}.attention.qkv",
     "blocks.{i}.attn.proj": "layers.{i}.attention.proj",
@@ -41,6 +38,8 @@ ENCODER_NAMES = {
     "blocks.{i}.mlp.fc2": "layers.{i}.mlp.fc2",
     "norm": "norm",
 }
+PATCH_STEM_NAMES = {"patch_embedding.patch_embed.proj": "patch_embedding"}
+CONVOLUTION_STEM_NAMES = {"conv_layer": "stem.convolution", "post_conv_layer_norm": "stem.norm"}
 HEAD_NAMES = {
     TinyMyoForPreTraining: {"model_head.decoder_pred": "decoder"},
     TinyMyoForSequenceClassification: {"model_head.classifier": "classifier"},
@@ -49,6 +48,7 @@ HEAD_NAMES = {
         "model_head.regressor.3": "regressor.depthwise",
         "model_head.regressor.5": "regressor.conv2",
     },
+    TinyMyoForFrameClassification: {"projection": "frame_classifier"},
     TinyMyoModel: {},
 }
 # The keys that the configuration is read off, and how many dimensions they have.
@@ -58,11 +58,9 @@ SHAPE_GIVING_KEYS = {
     "model_head.classifier.weight": 2,
     "model_head.regressor.0.weight": 3,
     "model_head.regressor.5.weight": 3,
+    "conv_layer.weight": 3,
+    "projection.weight": 2,
 }
-
-
-class ConversionError(ValueError):
-    """A checkpoint that cannot be converted; the message names file, keys and the fix."""
 
 
 def convert_checkpoint(
@@ -128,15 +126,15 @@ def load_reference_model(
 ) -> TinyMyoPreTrainedModel:
     """The native model of a reference checkpoint, in evaluation mode; arguments as in `convert_checkpoint`."""
     source = Path(source)
-    tensors = _read_tensors(source)
+    tensors = read_tensors(source)
     model_class = _head_of(source, tensors)
     names = _native_names(tensors, model_class)
     optional = set() if model_class is TinyMyoForPreTraining else {"mask_token"}  # used in pretraining only
     missing, unexpected = sorted(names.keys() - tensors.keys()), sorted(tensors.keys() - names.keys() - optional)
     if missing or unexpected:
         raise ConversionError(
-            f"{source}: the keys are not those of a TinyMyo checkpoint{_list('missing', missing)}"
-            f"{_list('unexpected', unexpected)}; check that the file is complete and of this model"
+            f"{source}: the keys are not those of a TinyMyo checkpoint{listed('missing', missing)}"
+            f"{listed('unexpected', unexpected)}; check that the file is complete and of this model"
         )
     fields = _fields_from_shapes(source, tensors, model_class, num_channels)
     try:
@@ -158,11 +156,14 @@ def default_feature_extractor(model: TinyMyoPreTrainedModel) -> TinyMyoFeatureEx
     """Preprocessing as published. Window and rate are not in a checkpoint: these are the published ones.
 
     Pretraining and the bare encoder: 2 kHz, 20-450 Hz, min-max per window. Classification and regression: 200 Hz,
-    20-90 Hz, z-score per recording. Windows of 50 patches (1000 samples).
+    20-90 Hz, z-score per recording. Windows of 50 patches (1000 samples). Discrete gestures: 2 kHz as recorded, in the
+    units of the corpus (the model compresses them itself), windows of 8 s every 2 s.
     """
     patch_size = model.config.patch_size
     if isinstance(model, (TinyMyoForPreTraining, TinyMyoModel)):
         return _pretraining_feature_extractor(2000, patch_size)
+    if isinstance(model, TinyMyoForFrameClassification):
+        return _neuromotor_feature_extractor(model.config)
     channels = model.config.num_channels if model.config.channel_fusion == "concat" else None
     return TinyMyoFeatureExtractor(
         feature_size=channels, window_length=50 * patch_size, stride=25 * patch_size, patch_size=patch_size
@@ -234,50 +235,18 @@ def _pretraining_feature_extractor(sampling_rate: float, patch_size: int) -> Tin
     )
 
 
-def _read_tensors(source: Path) -> dict[str, torch.Tensor]:
-    if not source.is_file():
-        raise ConversionError(f"{source}: no such file; give a .safetensors or .ckpt file")
-    if source.suffix == ".safetensors":
-        tensors = _read_safetensors(source)
-    elif source.suffix in PICKLE_SUFFIXES:
-        tensors = _read_pickle(source)
-    else:
-        raise ConversionError(f"{source}: give a file ending in .safetensors or {', '.join(PICKLE_SUFFIXES)}")
-    if any(key.startswith("model.") for key in tensors):
-        tensors = {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
-    broken = sorted(key for key, tensor in tensors.items() if not torch.isfinite(tensor).all())
-    if broken:
-        raise ConversionError(f"{source}: NaN or infinite weights{_list('in', broken)}; the training diverged")
-    return tensors
-
-
-def _read_safetensors(source: Path) -> dict[str, torch.Tensor]:
-    with open(source, "rb") as file:
-        start = file.read(2)
-    if start == b"PK" or start[:1] == b"\x80":
-        raise ConversionError(
-            f"{source}: a pickled checkpoint under the name of a safetensors file; rename it to end in .ckpt (only its "
-            "tensors will be read)"
-        )
-    try:
-        return load_file(source)
-    except SafetensorError as error:
-        raise ConversionError(f"{source}: not a whole safetensors file ({error}); download it again") from error
-
-
-def _read_pickle(source: Path) -> dict[str, torch.Tensor]:
-    try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises almost anything on damaged files
-        raise ConversionError(
-            f"{source}: cannot be read as tensors alone ({type(error).__name__}); it is damaged, or holds other Python "
-            "objects, which are not loaded for safety: where it was trained, save its state_dict as safetensors"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content or not all(torch.is_tensor(v) for v in content.values()):
-        raise ConversionError(f"{source}: holds no state dict; give a checkpoint with the entry `state_dict`, or one")
-    return content
+def _neuromotor_feature_extractor(config: TinyMyoConfig) -> TinyMyoFeatureExtractor:
+    return TinyMyoFeatureExtractor(
+        feature_size=config.num_channels,
+        sampling_rate=2000,
+        band_pass=None,
+        notch_frequencies=(),
+        filter_mode="causal",
+        normalization="none",
+        window_length=1600 * config.stem_stride,
+        stride=400 * config.stem_stride,
+        patch_size=config.stem_stride,
+    )
 
 
 def _head_of(source: Path, tensors: dict[str, torch.Tensor]) -> type[TinyMyoPreTrainedModel]:
@@ -286,6 +255,8 @@ def _head_of(source: Path, tensors: dict[str, torch.Tensor]) -> type[TinyMyoPreT
         for model_class, names in HEAD_NAMES.items()
         if any(key.startswith(tuple(f"{name}." for name in names)) for key in tensors)
     ]
+    if not found and any(key.startswith(tuple(f"{name}." for name in CONVOLUTION_STEM_NAMES)) for key in tensors):
+        return TinyMyoForFrameClassification  # without its head: what is missing gets named
     if len(found) > 1:
         raise ConversionError(f"{source}: has several heads ({', '.join(c.__name__ for c in found)}); keep one of them")
     return found[0] if found else TinyMyoModel
@@ -294,7 +265,9 @@ def _head_of(source: Path, tensors: dict[str, torch.Tensor]) -> type[TinyMyoPreT
 def _native_names(tensors: dict[str, torch.Tensor], model_class: type[TinyMyoPreTrainedModel]) -> dict[str, str]:
     """Every reference key that a checkpoint with this head and number of blocks has -> its native key."""
     prefix = "" if model_class is TinyMyoModel else "tinymyo."
-    modules = {reference: prefix + native for reference, native in ENCODER_NAMES.items()} | HEAD_NAMES[model_class]
+    stem = CONVOLUTION_STEM_NAMES if model_class is TinyMyoForFrameClassification else PATCH_STEM_NAMES
+    encoder = {reference: prefix + native for reference, native in (stem | ENCODER_NAMES).items()}
+    modules = encoder | HEAD_NAMES[model_class]
     names = {}
     for reference, native in modules.items():
         for i in range(_count_blocks(tensors) if "{i}" in reference else 1):
@@ -322,14 +295,15 @@ def _fields_from_shapes(
                 f"{source}: {key} has shape {tuple(tensors[key].shape)} where {dimensions} dimensions are expected; "
                 "check that the file is of this model"
             )
-    patch = tensors["patch_embedding.patch_embed.proj.weight"]
-    hidden_size = patch.shape[0]
     fields = {
-        "hidden_size": hidden_size,
-        "patch_size": patch.shape[-1],
         "num_hidden_layers": _count_blocks(tensors),
         "intermediate_size": tensors["blocks.0.mlp.fc1.weight"].shape[0],
     }
+    if model_class is TinyMyoForFrameClassification:
+        return fields | _frame_fields(source, tensors, num_channels)
+    patch = tensors["patch_embedding.patch_embed.proj.weight"]
+    hidden_size = patch.shape[0]
+    fields |= {"hidden_size": hidden_size, "patch_size": patch.shape[-1]}
     features = None
     if model_class is TinyMyoForSequenceClassification:
         fields["num_labels"], features = tensors["model_head.classifier.weight"].shape
@@ -351,6 +325,22 @@ def _fields_from_shapes(
     return fields
 
 
+def _frame_fields(source: Path, tensors: dict[str, torch.Tensor], num_channels: int | None) -> dict[str, object]:
+    hidden_size, channels, kernel_size = tensors["conv_layer.weight"].shape
+    if num_channels not in (None, channels):
+        raise ConversionError(
+            f"{source}: its convolution takes {channels} channels, but num_channels={num_channels}; leave it out"
+        )
+    num_labels = tensors["projection.weight"].shape[0]
+    fields = {"hidden_size": hidden_size, "num_channels": channels, "stem_kernel_size": kernel_size}
+    fields |= {"stem": "convolution", "is_causal": True, "num_labels": num_labels}
+    if num_labels == len(NEUROMOTOR_GESTURES):
+        fields["id2label"] = dict(enumerate(NEUROMOTOR_GESTURES))
+        fields["label2id"] = {gesture: index for index, gesture in enumerate(NEUROMOTOR_GESTURES)}
+        del fields["num_labels"]
+    return fields
+
+
 def _load_state(source: Path, model: TinyMyoPreTrainedModel, state: dict[str, torch.Tensor]) -> None:
     """Copy the tensors in; a convolution over one patch and a mask token with extra axes lose them."""
     wanted = model.state_dict()
@@ -365,12 +355,5 @@ def _load_state(source: Path, model: TinyMyoPreTrainedModel, state: dict[str, to
         if tensor.shape != wanted[key].shape
     ]
     if wrong:
-        raise ConversionError(f"{source}: shapes that do not fit together{_list('in', wrong)}; check the file")
+        raise ConversionError(f"{source}: shapes that do not fit together{listed('in', wrong)}; check the file")
     model.load_state_dict(state)
-
-
-def _list(what: str, items: list[str], most: int = 12) -> str:
-    if not items:
-        return ""
-    more = f", and {len(items) - most} more" if len(items) > most else ""
-    return f"; {what}: {', '.join(items[:most])}{more}"

@@ -61,7 +61,8 @@ class TinyMyoFeatureExtractor(SequenceFeatureExtractor):
         normalization: "zscore", "minmax" (to [-1, 1]) or "none", each channel by itself.
         normalization_scope: "recording", or "window" (a window is normalised once it is complete, in either mode).
         window_length, stride: samples at `sampling_rate`; the window is a multiple of `patch_size`.
-        patch_size: samples per patch of the model; inputs are padded to whole patches.
+        patch_size: samples per patch of the model, or from one frame to the next after a convolution stem
+            (`config.stem_stride`); inputs are padded to whole patches.
         on_rate_mismatch: "error" refuses recordings at another rate, "resample" converts them (the converting filter
             looks 10 samples of the slower rate ahead, in the causal mode too).
         max_gap: longest run of NaN or infinite samples that is interpolated; 0 refuses them all.

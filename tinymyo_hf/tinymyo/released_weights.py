@@ -1,0 +1,81 @@
+"""Tensors out of checkpoints of the released implementation. Nothing is unpickled beyond tensors."""
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+
+
+class ConversionError(ValueError):
+    """A checkpoint that cannot be converted; the message names file, keys and the fix."""
+
+
+def read_tensors(source: Path) -> dict[str, torch.Tensor]:
+    """The weights in a file by their reference names, without the prefix that the training put before them all
+    (`model.`, `network.`, ...).
+
+    Raises:
+        ConversionError: the file is missing, unreadable, holds other things than tensors, or weights that are not
+            finite.
+    """
+    if not source.is_file():
+        raise ConversionError(f"{source}: no such file; give a .safetensors or .ckpt file")
+    if source.suffix == ".safetensors":
+        tensors = _read_safetensors(source)
+    elif source.suffix in PICKLE_SUFFIXES:
+        tensors = _read_pickle(source)
+    else:
+        raise ConversionError(f"{source}: give a file ending in .safetensors or {', '.join(PICKLE_SUFFIXES)}")
+    prefix = _prefix_of(tensors)
+    tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    broken = sorted(key for key, tensor in tensors.items() if not torch.isfinite(tensor).all())
+    if broken:
+        raise ConversionError(f"{source}: NaN or infinite weights{listed('in', broken)}; the training diverged")
+    return tensors
+
+
+def _prefix_of(tensors: dict[str, torch.Tensor]) -> str:
+    """What stands before the encoder's blocks."""
+    found = (re.match(r"((?:\w+\.)*?)blocks\.\d", key) for key in tensors)
+    return next((match[1] for match in found if match), "")
+
+
+def _read_safetensors(source: Path) -> dict[str, torch.Tensor]:
+    with open(source, "rb") as file:
+        start = file.read(2)
+    if start == b"PK" or start[:1] == b"\x80":
+        raise ConversionError(
+            f"{source}: a pickled checkpoint under the name of a safetensors file; rename it to end in .ckpt (only its "
+            "tensors will be read)"
+        )
+    try:
+        return load_file(source)
+    except SafetensorError as error:
+        raise ConversionError(f"{source}: not a whole safetensors file ({error}); download it again") from error
+
+
+def _read_pickle(source: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises almost anything on damaged files
+        raise ConversionError(
+            f"{source}: cannot be read as tensors alone ({type(error).__name__}); it is damaged, or holds other Python "
+            "objects, which are not loaded for safety: where it was trained, save its state_dict as safetensors"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content or not all(torch.is_tensor(v) for v in content.values()):
+        raise ConversionError(f"{source}: holds no state dict; give a checkpoint with the entry `state_dict`, or one")
+    return content
+
+
+def listed(what: str, items: list[str], most: int = 12) -> str:
+    """`; what: item, item, ...` for the end of a message; nothing if there are no items."""
+    if not items:
+        return ""
+    more = f", and {len(items) - most} more" if len(items) > most else ""
+    return f"; {what}: {', '.join(items[:most])}{more}"

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from trainers.arguments import (
     DataArguments,
     EventsArguments,
     ModelArguments,
+    PersonalizationArguments,
     RegressionArguments,
 )
 from trainers.errors import RecipeError
@@ -33,7 +35,13 @@ from trainers.pretrain_arguments import PretrainingArguments
 RECIPES = Path(__file__).parent / "recipes"
 TASK_ARGUMENTS: dict[str, type[TrainingArguments]] = {
     arguments.TASK: arguments
-    for arguments in (ClassificationArguments, RegressionArguments, EventsArguments, PretrainingArguments)
+    for arguments in (
+        ClassificationArguments,
+        RegressionArguments,
+        EventsArguments,
+        PersonalizationArguments,
+        PretrainingArguments,
+    )
 }
 TASKS_OF_SEVERAL_CORPORA = ("pretraining",)
 
@@ -130,7 +138,7 @@ def _as_text(value: Any) -> str:
 
 def _apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Merge `--mapping.key value` into the recipe's mappings; return them and the overrides that are left."""
-    values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    values = copy.deepcopy(dict(values))
     left: list[str] = []
     tokens = list(overrides)
     while tokens:
@@ -146,11 +154,22 @@ def _apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> tup
         *path, last = name.split(".")
         target = values
         for step in path:
-            if not isinstance(target.get(step), dict):
-                target[step] = {}
-            target = target[step]
+            target = _entry(target, step, token)
+        if isinstance(target, list):
+            raise RecipeError(f"{token}: name the field to replace, {name}.FIELD")
         target[last] = _scalar(text)
     return values, left
+
+
+def _entry(target: dict | list, step: str, token: str) -> dict | list:
+    """The mapping or list under `step`; in a list, `step` is a position: `--corpora.0.data_dir FOLDER`."""
+    if isinstance(target, list):
+        if not step.isdigit() or int(step) >= len(target):
+            raise RecipeError(f"{token}: {step} is no position in a list of {len(target)}; they count from 0")
+        return target[int(step)]
+    if not isinstance(target.get(step), dict | list):
+        target[step] = {}
+    return target[step]
 
 
 def parse_fields(tokens: Sequence[str]) -> dict[str, Any]:

@@ -171,3 +171,43 @@ class EventsArguments(TrainArguments):
 
     metric_for_best_model: str | None = field(default="loss")
     greater_is_better: bool | None = field(default=False)
+
+
+@dataclass
+class PersonalizationArguments(ClassificationArguments):
+    """Calibrating a classifier to people it was not trained on; the training fields are those of the generic model."""
+
+    TASK: ClassVar[str] = "personalization"
+
+    protocol: Literal["leave_subjects_out", "checkpoint"] = field(
+        default="leave_subjects_out",
+        metadata={
+            "help": "leave_subjects_out trains a model for every group of subjects, on the others; checkpoint takes "
+            "the classifier of model_name_or_path for all."
+        },
+    )
+    folds: int | None = field(
+        default=None, metadata={"help": "Groups of subjects that are held out together; none: every subject alone."}
+    )
+    splits: list[str] = field(
+        default_factory=lambda: ["test"],
+        metadata={
+            "help": "Whose subjects the checkpoint is personalised to; its training subjects are those of train."
+        },
+    )
+    shots: list[int] = field(
+        default_factory=lambda: [0, 1, 2], metadata={"help": "Repetitions of each gesture that calibrate."}
+    )
+    evaluation_repetitions: int | None = field(
+        default=None, metadata={"help": "Evaluate on the last so many; none: on all after the most shots."}
+    )
+    methods: list[str] = field(
+        default_factory=lambda: ["head", "lora", "full"], metadata={"help": "What a calibration trains."}
+    )
+    calibration: dict | str | None = field(
+        default=None, metadata={"help": "Method -> fields that replace its defaults (see trainers/calibration.py)."}
+    )
+
+    def __post_init__(self) -> None:
+        self.calibration = mapping("calibration", self.calibration)
+        super().__post_init__()

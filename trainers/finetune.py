@@ -68,7 +68,7 @@ def run(
     output = Path(arguments.output_dir)
     augmentation = make_augmentation(arguments.augmentations)  # before anything slow, for its errors
     main = arguments.process_index == 0
-    settings = _settings(model_arguments, data_arguments, arguments)
+    settings = describe_settings(model_arguments, data_arguments, arguments)
     with arguments.main_process_first(desc="preparing windows"):
         if main:
             claim_output(output, settings, arguments.overwrite)
@@ -260,7 +260,7 @@ def _hyperparameters(model_arguments: ModelArguments, arguments: TrainArguments)
     return chosen | model_arguments.model_config
 
 
-def _settings(
+def describe_settings(
     model_arguments: ModelArguments, data_arguments: DataArguments, arguments: TrainArguments
 ) -> dict[str, Any]:
     """The three groups of a recipe as plain data: the training fields that differ from the library's defaults."""

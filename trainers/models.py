@@ -43,6 +43,11 @@ def build_model(
         model = model_class(_preset_config(arguments, head))
     else:
         model = _with_encoder_of(arguments.model_name_or_path, model_class, arguments, head, new_encoder_parts)
+    return choose_trainable(model, arguments)
+
+
+def choose_trainable(model: TinyMyoPreTrainedModel, arguments: ModelArguments) -> nn.Module:
+    """The model with its encoder frozen, or with adapters, as the arguments say."""
     if arguments.freeze_encoder:
         model.base_model.requires_grad_(False)
     return _add_adapters(model, arguments) if arguments.lora else model

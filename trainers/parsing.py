@@ -6,6 +6,12 @@
     learning_rate: 5.0e-4
 
 `--learning_rate 1e-4` replaces a field; `--dataset_config.stride 50` replaces one entry of a mapping.
+
+    base: uci_emg_200
+    output_dir: runs/mine
+
+starts from another recipe: each field named here replaces the one there, mappings as a whole. `search_space` is for
+`tinymyo search` (trainers/search_space.py); training passes over it.
 """
 
 from __future__ import annotations
@@ -67,8 +73,33 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def read_recipe(name: str | Path) -> dict[str, Any]:
-    """The fields of a recipe as written; `RecipeError` for YAML that cannot be read or is not a mapping."""
+    """The fields of a recipe, those of its `base` included.
+
+    Raises:
+        RecipeError: YAML that cannot be read or is no mapping; a base that does not exist or leads back to the recipe.
+    """
     path = find_recipe(name)
+    recipe = _read_yaml(path)
+    chain = [path.resolve()]
+    while "base" in recipe:
+        base = recipe.pop("base")
+        beside = path.parent / str(base)
+        path = beside if beside.is_file() else _find_base(str(base), path)
+        chain.append(path.resolve())
+        if chain[-1] in chain[:-1]:
+            raise RecipeError(f"base leads in a circle: {' -> '.join(link.stem for link in chain)}; remove one `base`")
+        recipe = {**_read_yaml(path), **recipe}
+    return recipe
+
+
+def _find_base(base: str, path: Path) -> Path:
+    try:
+        return find_recipe(base)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: base {base}: {error}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -90,7 +121,8 @@ def parse_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
     """
     source = "the recipe" if isinstance(recipe, Mapping) else str(find_recipe(recipe))
     values = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
-    arguments, overridden = _apply_overrides(values, overrides)
+    arguments, overridden = merge_overrides(values, overrides)
+    arguments.pop("search_space", None)
     task = arguments.pop("task", "classification")
     if task not in TASK_ARGUMENTS:
         raise RecipeError(f"{source}: unknown task {task!r}; use one of {', '.join(TASK_ARGUMENTS)}")
@@ -136,7 +168,7 @@ def _as_text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _apply_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def merge_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Merge `--mapping.key value` into the recipe's mappings; return them and the overrides that are left."""
     values = copy.deepcopy(dict(values))
     left: list[str] = []

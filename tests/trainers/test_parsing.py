@@ -4,7 +4,7 @@ import pytest
 
 from trainers.augmentation import make_augmentation
 from trainers.errors import RecipeError
-from trainers.parsing import RECIPES, parse_fields, parse_recipe
+from trainers.parsing import RECIPES, parse_fields, parse_recipe, read_recipe
 
 MINIMAL = {"dataset": "synthetic", "output_dir": "runs/x", "report_to": "none"}
 
@@ -87,3 +87,34 @@ def test_builder_fields_of_the_command_line():
     for tokens in (["stray"], ["--stride"], ["--stride", "--other", "1"]):
         with pytest.raises(RecipeError):
             parse_fields(tokens)
+
+
+def test_base_is_replaced_field_by_field(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "first.yaml").write_text(
+        "dataset: uci_emg\ndataset_config: {window_length: 200, stride: 50}\noutput_dir: runs/first\n"
+        "learning_rate: 1e-3\nseeds: [0, 1]\nreport_to: none\n"
+    )
+    (tmp_path / "second.yaml").write_text("base: first.yaml\ndataset_config: {window_length: 1000}\nema_decay: 0.9\n")
+    (tmp_path / "folder/third.yaml").write_text(
+        "base: ../second.yaml\noutput_dir: runs/third\nema_decay: null\nsearch_space: {learning_rate: {}}\n"
+    )
+    model, data, arguments = parse_recipe(tmp_path / "folder/third.yaml", ["--seeds", "7"])
+    assert data.dataset == "uci_emg" and data.dataset_config == {"window_length": 1000}
+    assert (arguments.learning_rate, arguments.ema_decay, arguments.seeds) == (1e-3, None, [7])
+    assert arguments.output_dir == "runs/third"
+    (tmp_path / "package.yaml").write_text("base: uci_emg_200\noutput_dir: runs/mine\n")
+    assert read_recipe(tmp_path / "package.yaml") == read_recipe("uci_emg_200") | {"output_dir": "runs/mine"}
+
+
+def test_bases_that_cannot_be_used(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: b.yaml\ndataset: uci_emg\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(RecipeError, match="base leads in a circle: a -> b -> a"):
+        parse_recipe(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("base: missing\n")
+    with pytest.raises(RecipeError, match=r"b.yaml: base missing: there is no recipe missing.*uci_emg_200"):
+        parse_recipe(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("- 1\n")
+    with pytest.raises(RecipeError, match=r"b.yaml must hold"):
+        parse_recipe(tmp_path / "a.yaml")

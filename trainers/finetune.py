@@ -126,7 +126,7 @@ def run_seed(
         return json.loads(finished.read_text(encoding="utf-8"))
     set_seed(seed)
     model = task.build_model(model_arguments)
-    trainer = make_trainer(model, task, _arguments_of_seed(arguments, seed, folder), augmentation)
+    trainer = make_trainer(model, task, arguments_of_seed(arguments, seed, folder), augmentation)
     seconds = _train_or_resume(trainer, folder, seed)
     history = learning_history(trainer.state)
     kept = next((row for row in history if row["best"]), history[-1])
@@ -168,7 +168,8 @@ def make_trainer(model: nn.Module, task: Task, arguments: TrainArguments, augmen
     return trainer
 
 
-def _arguments_of_seed(arguments: TrainArguments, seed: int, folder: Path) -> TrainArguments:
+def arguments_of_seed(arguments: TrainArguments, seed: int, folder: Path) -> TrainArguments:
+    """The arguments of the run of one seed, in its own folder."""
     arguments = copy.copy(arguments)
     arguments.seed = arguments.data_seed = seed
     arguments.output_dir = str(folder)

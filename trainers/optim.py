@@ -148,10 +148,17 @@ class LayerwiseTrainer(Trainer):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.set_up(self.model, layer_decay, augmentation, ema_decay)
+
+    def set_up(
+        self, model: nn.Module, layer_decay: float, augmentation: Augmentation | None, ema_decay: float | None
+    ) -> None:
+        """Begin the training of `model`, which is on its device; the other arguments are those of the class."""
         self.layer_decay = layer_decay
         self.augmentation = augmentation
-        self.weight_average = None if ema_decay is None else WeightAverage(self.model, ema_decay)
+        self.weight_average = None if ema_decay is None else WeightAverage(model, ema_decay)
         self._update: tuple[int, list[dict[str, Any]]] = (-1, [])  # (optimizer step, its micro-batches so far)
+        self.pop_callback(_UpdateAverage)
         if self.weight_average is not None:
             self.add_callback(_UpdateAverage(self))
 

@@ -282,12 +282,14 @@ def evaluate(
 @_command()
 def predict(
     context: typer.Context,
-    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained classifier.")],
+    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
     file: Annotated[
         Path, typer.Argument(help="A recording: csv, tsv, txt, parquet, npy, npz, mat, hdf5, dat, bin or raw.")
     ],
     sampling_rate: SamplingRate = None,
-    output: Annotated[Path | None, typer.Option(help="Write all windows to this .csv or .json file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write all of it to this .csv or .json file; trajectories also to .npy.")
+    ] = None,
     channels: Channels = None,
     key: Key = None,
     layout: Layout = None,
@@ -295,10 +297,10 @@ def predict(
     raw_channels: RawChannels = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Samples between windows.")] = None,
     resample: Annotated[bool, typer.Option("--resample", help="Convert recordings at another rate.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 32,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows at once.")] = None,
 ) -> None:
-    """Label the windows of a recording, and the recording as a whole."""
-    from tinymyo_hf.predictions import classify_file, format_windows, write_predictions
+    """Predict a recording: labels of its windows, a trajectory, or events, whatever the checkpoint was trained for."""
+    from tinymyo_hf.predictions import predict_file
 
     read_options = {
         "channels": _channel_list(channels),
@@ -307,7 +309,7 @@ def predict(
         "raw_type": raw_type,
         "raw_channels": raw_channels,
     }
-    prediction = classify_file(
+    prediction = predict_file(
         checkpoint,
         file,
         output,
@@ -317,10 +319,9 @@ def predict(
         batch_size=batch_size,
         read_options={name: value for name, value in read_options.items() if value is not None},
     )
-    typer.echo(format_windows(prediction, TABLE_ROWS))
+    typer.echo(prediction.table(TABLE_ROWS))
     if output is not None:
-        write_predictions(prediction, output)
-        typer.echo(f"{len(prediction['windows'])} windows written to {output}")
+        typer.echo(f"{prediction.write(output)} written to {output}")
 
 
 @_command()

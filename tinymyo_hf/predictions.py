@@ -1,105 +1,120 @@
-"""Predictions for one recording on the command line: made by the pipeline, shown as a table, written as CSV or JSON."""
+"""Predictions for one recording on the command line, by the pipeline that suits the checkpoint."""
 
-import csv
-import io
-import json
-import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoFeatureExtractor, AutoModelForSequenceClassification, Pipeline, pipeline
+from transformers import AutoConfig, AutoFeatureExtractor, Pipeline, pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
 
+from tinymyo_hf.pipelines import TASK_OF_HEAD, head_of
+from tinymyo_hf.prediction_output import FORMATS
 from tinymyo_hf.quiet import quiet
 from tinymyo_hf.signal import SignalError
-
-SUFFIXES = (".csv", ".json")
 
 
 class PredictionError(ValueError):
     """A prediction that cannot be made or written; the message names the file and the fix."""
 
 
-def classify_file(
-    checkpoint: str, file: str | Path, output: str | Path | None = None, batch_size: int = 32, **settings: Any
-) -> dict[str, Any]:
-    """Classify a recording with `pipeline("emg-classification")`, after checking that `output` can be written.
+@dataclass(frozen=True)
+class Prediction:
+    """What a pipeline made of a recording.
+
+    Attributes:
+        task: the pipeline: "emg-classification", "emg-regression" or "emg-events".
+        result: what it returned.
+    """
+
+    task: str
+    result: dict[str, Any]
+
+    def table(self, rows: int = 20) -> str:
+        """The prediction as text: its first rows, or a summary."""
+        return FORMATS[self.task].table(self.result, rows)
+
+    def write(self, path: str | Path) -> str:
+        """Write all of it as the suffix says, whole or not at all; returns what was written ("39 windows")."""
+        return FORMATS[self.task].write(self.result, Path(path))
+
+
+def predict_file(
+    checkpoint: str,
+    file: str | Path,
+    output: str | Path | None = None,
+    batch_size: int | None = None,
+    **settings: Any,
+) -> Prediction:
+    """Predict a recording with the pipeline for the checkpoint's head, after checking that `output` can be written.
 
     Args:
-        checkpoint: folder or Hub id of a trained classifier.
+        checkpoint: folder or Hub id of a trained model.
         file: the recording.
-        output: where the windows will be written; checked before the work, not after it.
+        output: where the prediction will be written; checked before the work, not after it.
+        batch_size: windows at once; the pipeline's own by default.
         settings: arguments of the pipeline's call; those that are None are left out.
 
     Raises:
         PredictionError: no usable checkpoint, or `output` of another kind.
         SignalError: the recording cannot be read, or does not suit the model.
     """
-    if output is not None and Path(output).suffix.lower() not in SUFFIXES:
-        raise PredictionError(f"{output}: predictions are written as {' or '.join(SUFFIXES)}; change the name")
     if not Path(checkpoint).exists() and Path(checkpoint).is_absolute():
         raise PredictionError(f"{checkpoint}: no such checkpoint; check the path")
-    classify = _load_pipeline(checkpoint, batch_size)
-    return classify(str(file), **{name: value for name, value in settings.items() if value is not None})
+    task = _task_of(checkpoint)
+    suffixes = FORMATS[task].suffixes
+    if output is not None and Path(output).suffix.lower() not in suffixes:
+        allowed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        raise PredictionError(f"{output}: {FORMATS[task].unit} are written as {allowed}; change the name")
+    predict = _load_pipeline(checkpoint, task, batch_size)
+    given = {name: value for name, value in settings.items() if value is not None}
+    return Prediction(task, predict(str(file), **given))
 
 
-def _load_pipeline(checkpoint: str, batch_size: int) -> Pipeline:
+def _task_of(checkpoint: str) -> str:
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise _not_loaded(checkpoint, error) from error
+    head = head_of(config)
+    if head is None:
+        found = ", ".join(config.architectures or []) or "no known architecture"
+        raise PredictionError(
+            f"{checkpoint} predicts nothing, it holds {found}: fine-tune it first with `tinymyo train RECIPE "
+            f"--model_name_or_path {checkpoint}`"
+        )
+    return TASK_OF_HEAD[head]
+
+
+def _load_pipeline(checkpoint: str, task: str, batch_size: int | None) -> Pipeline:
+    (model_class,) = PIPELINE_REGISTRY.check_task(task)[1]["pt"]
     try:
         with quiet():
-            model, found = AutoModelForSequenceClassification.from_pretrained(
+            model, found = model_class.from_pretrained(
                 checkpoint, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
             )
             _refuse_random_weights(checkpoint, found)
             extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
-            return pipeline("emg-classification", model=model, feature_extractor=extractor, batch_size=batch_size)
+            return pipeline(task, model=model, feature_extractor=extractor, batch_size=batch_size)
     except (PredictionError, SignalError):
         raise
     except (OSError, ValueError, RuntimeError, StrictDataclassError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise PredictionError(f"{checkpoint} cannot be loaded as an EMG classifier: {reason}") from error
+        raise _not_loaded(checkpoint, error) from error
+
+
+def _not_loaded(checkpoint: str, error: Exception) -> PredictionError:
+    return PredictionError(f"{checkpoint} cannot be loaded as a model of EMG: {' '.join(str(error).split())}")
 
 
 def _refuse_random_weights(checkpoint: str, found: dict[str, Any]) -> None:
     """Where weights are missing or do not fit, the library goes on with random ones."""
     if found["missing_keys"]:
         missing = ", ".join(sorted(found["missing_keys"])[:3])
-        raise PredictionError(f"{checkpoint} is no trained classifier: it lacks {missing}; fine-tune it first")
+        raise PredictionError(f"{checkpoint} is not whole: it lacks {missing}; copy it again, or train it again")
     if found["mismatched_keys"]:
         name, stored, configured = min(found["mismatched_keys"])
         raise PredictionError(
             f"{checkpoint}: {name} has the shape {tuple(stored)}, but config.json asks for {tuple(configured)}; these "
             "files do not belong together"
         )
-
-
-def format_windows(prediction: dict[str, Any], rows: int = 20) -> str:
-    """The first windows as a table, and the recording's label with the scores of all labels below it."""
-    windows = prediction["windows"]
-    width = max(len(window["label"]) for window in windows)
-    lines = [f"{'start s':>9}  {'end s':>9}  {'label':<{width}}  score"]
-    lines += [
-        f"{window['start']:9.2f}  {window['end']:9.2f}  {window['label']:<{width}}  {window['score']:.3f}"
-        for window in windows[:rows]
-    ]
-    if len(windows) > rows:
-        lines.append(f"... {len(windows) - rows} more windows; --output FILE.csv writes them all")
-    scores = ", ".join(f"{label} {score:.3f}" for label, score in prediction["scores"].items())
-    return "\n".join([*lines, "", f"whole recording: {prediction['label']} ({scores})"])
-
-
-def write_predictions(prediction: dict[str, Any], path: str | Path) -> None:
-    """Write the windows as CSV (start and end in seconds), or everything as JSON; whole or not at all."""
-    path = Path(path)
-    if path.suffix.lower() == ".json":
-        text = json.dumps(prediction, indent=2, ensure_ascii=False) + "\n"
-    else:
-        table = io.StringIO()
-        writer = csv.DictWriter(table, ["start", "end", "label", "score"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(prediction["windows"])
-        text = table.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

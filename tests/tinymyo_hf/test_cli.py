@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line(checkpoint, recording, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "labels.csv")
 
-    monkeypatch.setattr("tinymyo_hf.predictions.write_predictions", full)
+    monkeypatch.setattr("tinymyo_hf.predictions.Prediction.write", full)
     options = ("--sampling-rate", 200, "--output", tmp_path / "labels.csv")
     assert "No space left on device" in refused("predict", checkpoint, recording, *options)
 

@@ -22,6 +22,7 @@ _PUBLIC = {
     "EmgEventsPipeline": "pipelines",
     "EmgRegressionPipeline": "pipelines",
     "SignalError": "signal",
+    "count_macs": "counting",
 }
 __all__ = [*_PUBLIC, "register"]
 

@@ -146,12 +146,17 @@ NEUROMOTOR_GESTURES = (
 
 # Named variants of the paper: keyword arguments of TinyMyoConfig. `num_labels` of a regression is its outputs.
 TINYMYO_PRESETS: dict[str, dict[str, Any]] = {
-    "tinymyo-base": {},
-    "tinymyo-ninapro-db5": {"num_channels": 16, "num_labels": 53},
-    "tinymyo-epn612": {"num_channels": 8, "num_labels": 6},
-    "tinymyo-uci-emg": {"num_channels": 8, "num_labels": 6},
-    "tinymyo-ninapro-db8": {"num_channels": 16, "num_labels": 5},
+    "tinymyo-base": {"architectures": ["TinyMyoForPreTraining"]},
+    "tinymyo-ninapro-db5": {
+        "architectures": ["TinyMyoForSequenceClassification"],
+        "num_channels": 16,
+        "num_labels": 53,
+    },
+    "tinymyo-epn612": {"architectures": ["TinyMyoForSequenceClassification"], "num_channels": 8, "num_labels": 6},
+    "tinymyo-uci-emg": {"architectures": ["TinyMyoForSequenceClassification"], "num_channels": 8, "num_labels": 6},
+    "tinymyo-ninapro-db8": {"architectures": ["TinyMyoForRegression"], "num_channels": 16, "num_labels": 5},
     "tinymyo-neuromotor": {
+        "architectures": ["TinyMyoForFrameClassification"],
         "num_channels": 16,
         "stem": "convolution",
         "is_causal": True,

@@ -58,6 +58,7 @@ def write_card(builder: EmgBuilder, folder: Path, files: Sequence[str]) -> None:
         pretty_name=builder.name,
         tags=[tag for tag in tags if tag],
         size_categories=[next((name for limit, name in SIZE_CATEGORIES if total < limit), "n>1M")],
+        target_names=list(builder.target_names()) or None,
     )
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     patterns = [{"split": split, "path": f"data/{split}-*"} for split in counts]

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import datasets
-from huggingface_hub import hf_hub_download
+from huggingface_hub import DatasetCard, hf_hub_download
 
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
@@ -29,3 +29,16 @@ def load_prepared(
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         fix = "copy it again if files are missing or cut off, or prepare it again" if local else "check the name"
         raise LayoutError(f"{name} cannot be read as a prepared dataset ({error.__cause__ or error}): {fix}") from error
+
+
+def prepared_target_names(name: str | os.PathLike) -> tuple[str, ...]:
+    """Names of the targets of a prepared folder or of the Hub repository of one, from its card.
+
+    Empty without targets, and for folders prepared before their names were stored.
+    """
+    path = Path(os.path.expanduser(name))
+    try:
+        card = DatasetCard.load(path / "README.md" if path.is_dir() else str(name))
+    except (OSError, ValueError):  # the data can be read without its card
+        return ()
+    return tuple(card.data.get("target_names") or ())

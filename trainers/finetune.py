@@ -31,11 +31,12 @@ from trainers.classification import ClassificationTask
 from trainers.model_card import write_model_card
 from trainers.models import merged, parameter_counts
 from trainers.optim import LayerwiseTrainer
+from trainers.regression import RegressionTask
 from trainers.report import format_score, score_table, scores_by_model, summarize_seeds, write_json
 from trainers.runs import claim_output, describe_environment, last_complete_checkpoint, remove_checkpoints
 from trainers.tasks import Task
 
-TASKS: dict[str, type[Task]] = {"classification": ClassificationTask}
+TASKS: dict[str, type[Task]] = {"classification": ClassificationTask, "regression": RegressionTask}
 HYPERPARAMETERS = (
     "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "num_train_epochs",
     "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "adam_beta1", "adam_beta2",

@@ -325,6 +325,18 @@ def predict(
 
 
 @_command()
+def info(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a checkpoint, or a preset (tinymyo-base, ...).")],
+    samples: Annotated[int | None, typer.Option(min=1, help="Length of one input; by default its window.")] = None,
+) -> None:
+    """Tell what a model takes, what it predicts, its parameters and its multiply-accumulate operations."""
+    from tinymyo_hf.model_info import model_info
+
+    typer.echo(model_info(model, samples).report())
+
+
+@_command()
 def convert(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A released .safetensors or .ckpt file.")],

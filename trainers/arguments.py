@@ -98,6 +98,10 @@ class TrainArguments(TrainingArguments):
     ema_decay: float | None = field(
         default=None, metadata={"help": "Evaluate and save a moving average of the weights with this decay."}
     )
+    lr_drop_epochs: list[float] = field(
+        default_factory=list, metadata={"help": "Epochs after which the learning rate is multiplied by lr_drop_factor."}
+    )
+    lr_drop_factor: float = field(default=0.5, metadata={"help": "See lr_drop_epochs."})
     baselines: bool = field(default=True, metadata={"help": "Also report the classical models on the same split."})
     overwrite: bool = field(default=False, metadata={"help": "Replace another run in output_dir."})
 
@@ -128,6 +132,11 @@ class TrainArguments(TrainingArguments):
         self.lr_scheduler_kwargs = mapping("lr_scheduler_kwargs", self.lr_scheduler_kwargs)
         if not self.seeds:
             raise RecipeError("seeds is empty: name at least one, for instance `seeds: [0]`")
+        if not 0.0 < self.lr_drop_factor <= 1.0 or any(epoch <= 0 for epoch in self.lr_drop_epochs):
+            raise RecipeError(
+                f"lr_drop_epochs={self.lr_drop_epochs}, lr_drop_factor={self.lr_drop_factor}: epochs must be positive, "
+                "and the factor in (0, 1]"
+            )
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False
             if self.bf16:
@@ -165,12 +174,28 @@ class RegressionArguments(TrainArguments):
 
 @dataclass
 class EventsArguments(TrainArguments):
-    """Training a detector of events, frame by frame."""
+    """Training a detector of events, frame by frame: with Adam at a rate that is halved once, as the paper says."""
 
     TASK: ClassVar[str] = "events"
 
-    metric_for_best_model: str | None = field(default="loss")
-    greater_is_better: bool | None = field(default=False)
+    augmentations: dict | str | None = field(
+        # of -2 to 2 electrodes, each as likely
+        default_factory=lambda: {"electrode_rotation": {"max_shift": 2, "probability": 0.8}},
+        metadata={"help": "Train-time transforms by name, in order (see trainers/augmentation.py)."},
+    )
+    lr_drop_epochs: list[float] = field(default_factory=lambda: [25.0])
+    layer_decay: float = field(default=1.0)
+    early_stopping_patience: int = field(default=30)
+
+    per_device_train_batch_size: int = field(default=64)
+    per_device_eval_batch_size: int = field(default=16)
+    num_train_epochs: float = field(default=250)
+    warmup_steps: float = field(default=0.02)  # 5 of 250 epochs
+    lr_scheduler_type: str = field(default="constant_with_warmup")
+    lr_scheduler_kwargs: dict | str | None = field(default_factory=dict)
+    weight_decay: float = field(default=0.0)
+    adam_beta2: float = field(default=0.999)
+    metric_for_best_model: str | None = field(default="f1")
 
 
 @dataclass

@@ -28,6 +28,7 @@ from trainers.arguments import DataArguments, ModelArguments, TrainArguments
 from trainers.augmentation import make_augmentation
 from trainers.callbacks import use_readable_progress
 from trainers.classification import ClassificationTask
+from trainers.events import EventsTask
 from trainers.model_card import write_model_card
 from trainers.models import merged, parameter_counts
 from trainers.optim import LayerwiseTrainer
@@ -36,11 +37,15 @@ from trainers.report import format_score, score_table, scores_by_model, summariz
 from trainers.runs import claim_output, describe_environment, last_complete_checkpoint, remove_checkpoints
 from trainers.tasks import Task
 
-TASKS: dict[str, type[Task]] = {"classification": ClassificationTask, "regression": RegressionTask}
+TASKS: dict[str, type[Task]] = {
+    "classification": ClassificationTask,
+    "regression": RegressionTask,
+    "events": EventsTask,
+}
 HYPERPARAMETERS = (
-    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "num_train_epochs",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "adam_beta1", "adam_beta2",
-    "max_grad_norm", "layer_decay", "label_smoothing_factor", "class_weights", "early_stopping_patience",
+    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "lr_drop_epochs", "lr_drop_factor", "warmup_steps",
+    "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "adam_beta1",
+    "adam_beta2", "max_grad_norm", "layer_decay", "label_smoothing_factor", "class_weights", "early_stopping_patience",
     "metric_for_best_model", "augmentations", "ema_decay", "bf16", "torch_compile",
 )  # fmt: skip
 NOT_SCORES = (

@@ -172,6 +172,27 @@ class LayerwiseTrainer(Trainer):
             self.optimizer = optimizer_class(groups, **optimizer_kwargs)
         return self.optimizer
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As the library's, and multiplied by `lr_drop_factor` after each of `lr_drop_epochs` (of `TrainArguments`)."""
+        created = self.lr_scheduler is None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        drops = getattr(self.args, "lr_drop_epochs", ())  # pretraining has its own arguments
+        if created and drops:
+            if not isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR):
+                raise RecipeError(
+                    f"lr_drop_epochs: cannot be joined with lr_scheduler_type={self.args.lr_scheduler_type}; "
+                    "constant_with_warmup is usual"
+                )
+            steps = [epoch * num_training_steps / self.args.num_train_epochs for epoch in drops]
+            factor = self.args.lr_drop_factor
+            scheduler.lr_lambdas = [
+                lambda step, given=given: given(step) * factor ** sum(step >= drop for drop in steps)
+                for given in scheduler.lr_lambdas
+            ]
+        return scheduler
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """As the library's, on augmented windows; a loss that is not finite is a `DivergenceError`."""
         if self._update[0] != self.state.global_step:

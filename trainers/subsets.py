@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datasets
 import numpy as np
+import torch
+
+from dataset_builders.continuous_view import ContinuousDataset
 
 
 def training_fraction(split: datasets.Dataset, fraction: float, seed: int = 0) -> datasets.Dataset:
@@ -20,3 +23,15 @@ def training_fraction(split: datasets.Dataset, fraction: float, seed: int = 0) -
         order = rng.permutation(np.flatnonzero(classes == label))
         chosen.append(order[: max(1, round(fraction * len(order)))])
     return split.select(np.sort(np.concatenate(chosen)))
+
+
+class WindowShare(torch.utils.data.Subset):
+    """A random share of the windows of a view, at least one. With jitter, the windows still move in every epoch."""
+
+    def __init__(self, windows: ContinuousDataset, fraction: float, seed: int = 0):
+        order = np.random.default_rng(seed).permutation(len(windows))
+        super().__init__(windows, np.sort(order[: max(1, round(fraction * len(windows)))]).tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """As of the view; the `Trainer` calls this."""
+        self.dataset.set_epoch(epoch)

@@ -1,0 +1,284 @@
+"""Detection of events (discrete gestures), frame by frame: a task of `finetune.run`.
+
+The network is trained on windows and scored on whole recordings, through windowed inference (`tinymyo_hf.
+event_detection`), as it is used. During training each validation window counts as a recording of its own, which is
+cheaper: weights are selected by F1 of the events. Unlike CLER, it is defined as soon as there are events, and counts
+what CLER leaves out: one certain detection, and nothing else, would have the best CLER there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import nn
+from transformers import EvalPrediction, Trainer
+
+from dataset_builders.continuous_view import ContinuousDataset, Cutting
+from tinymyo_hf import TinyMyoFeatureExtractor
+from tinymyo_hf.event_detection import FrameGrid, TimedEvents, detect_events, event_logits, sigmoid
+from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
+from trainers.arguments import DataArguments, EventsArguments, ModelArguments
+from trainers.errors import RecipeError
+from trainers.event_baselines import PowerRecording, block_log_power, run_event_baselines
+from trainers.event_metrics import EventCounts, count_events, event_scores
+from trainers.event_report import excerpt, gesture_tables, plot_event_results
+from trainers.event_targets import EventTargets, collate_event_windows
+from trainers.models import build_model
+from trainers.report import Column, plot_histories
+from trainers.subsets import WindowShare
+from trainers.tasks import Scores, Task, describe_splits, describe_window, read_corpus, split_facts
+
+COLUMNS = (
+    Column("cler", "CLER", digits=4, metric_type="cler"),
+    Column("f1", "F1", 100, metric_type="f1"),
+    Column("misses_per_hour", "Misses/h", digits=0),
+    Column("false_activations_per_hour", "False activations/h", digits=0),
+    Column("cler_pooled", "CLER, pooled", digits=4),
+)
+WINDOWS_OF_A_FRAME = 4
+"""Inference averages over so many windows: their stride is a quarter of their length (8 s and 2 s in the paper)."""
+AUGMENTATIONS_IN_TIME = ("time_shift", "time_reversal")
+
+
+@dataclass(frozen=True)
+class EventRecording:
+    """A recording with its events.
+
+    Attributes:
+        name, subject: of the recording.
+        signal: float32 (channels, time).
+        events: the true ones.
+        seconds: its length.
+    """
+
+    name: str
+    subject: str
+    signal: torch.Tensor
+    events: TimedEvents
+    seconds: float
+
+
+class EventsTask(Task):
+    """Recordings with events.
+
+    Attributes:
+        labels: gestures in the order of their ids.
+        num_channels: electrodes.
+        data: split -> its stored recordings.
+        subjects: split -> (windows,) names.
+        targets: what windows are labelled with.
+    """
+
+    name = "emg-events"
+    columns = COLUMNS
+
+    def __init__(
+        self,
+        data: datasets.DatasetDict,
+        extractor: TinyMyoFeatureExtractor,
+        corpus: str,
+        grid: FrameGrid,
+        seed: int = 0,
+    ):
+        """`data`: splits whose rows are recordings, with the columns events and subject; `grid`: of the model's frames;
+        `seed`: of the jitter of training windows."""
+        names = data["train"].features["events"].feature["name"].names
+        self.targets = EventTargets(tuple(names), grid)
+        length, stride = extractor.window_length, extractor.stride
+        cuttings = {name: Cutting(length, length) for name in data} | {"train": Cutting(length, stride, jitter=True)}
+        views = {
+            name: ContinuousDataset(split, cuttings[name], transform=self.targets, seed=seed)
+            for name, split in data.items()
+        }
+        super().__init__(views, extractor, corpus, collate_event_windows)
+        # Windows overlap at inference, whatever they do in training; the pipeline reads it from the extractor.
+        extractor.stride = length // WINDOWS_OF_A_FRAME // grid.stride * grid.stride
+        self.data = data
+        self.labels = list(names)
+        self.num_channels = extractor.feature_size
+        self.subjects = {name: _subjects(split, cuttings[name]) for name, split in data.items()}
+
+    @classmethod
+    def load(cls, data: DataArguments, arguments: EventsArguments) -> EventsTask:
+        wrong = [name for name in AUGMENTATIONS_IN_TIME if name in arguments.augmentations]
+        if wrong:
+            raise RecipeError(f"augmentations: {wrong[0]} moves windows in time but not their events; remove it")
+        if arguments.label_smoothing_factor:
+            raise RecipeError("label_smoothing_factor: events are trained on pulses of 0 and 1; leave it out")
+        corpus, extractor = read_corpus(data, ("train", "validation"))
+        check_corpus(corpus, extractor, data.dataset)
+        grid = FrameGrid(sampling_rate=extractor.sampling_rate)
+        task = cls(corpus, extractor, data.dataset, grid, arguments.seeds[0])
+        if data.train_fraction < 1:
+            task.splits["train"] = WindowShare(task.splits["train"], data.train_fraction, data.train_fraction_seed)
+            task.subjects["train"] = [task.subjects["train"][i] for i in task.splits["train"].indices]
+        return task
+
+    def describe(self) -> str:
+        window = describe_window(self.extractor)
+        return (
+            f"{self.corpus}: {len(self.labels)} gestures, {self.num_channels} channels, windows of {window['length']} "
+            f"samples ({window['seconds']:g} s at {window['sampling_rate']:g} Hz): "
+            f"{describe_splits(self, self.subjects)}"
+        )
+
+    def build_model(self, arguments: ModelArguments) -> nn.Module:
+        head = {
+            "num_channels": self.num_channels,
+            "stem": "convolution",
+            "stem_kernel_size": self.targets.grid.kernel_size,
+            "stem_stride": self.targets.grid.stride,
+            "is_causal": arguments.model_config.get("is_causal", True),
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {label: index for index, label in enumerate(self.labels)},
+        }
+        return build_model(TinyMyoForFrameClassification, arguments, head, new_encoder_parts=("stem",))
+
+    def headline(self, prediction: EvalPrediction) -> dict[str, float]:
+        counts = [
+            self._count_window(logits, labels)
+            for logits, labels in zip(prediction.predictions, prediction.label_ids, strict=True)
+        ]
+        scores = event_scores(counts, self.labels)
+        # CLER of all windows together: a window holds too few events for one of its own
+        shown = {column.key: scores[column.key] for column in self.columns} | {"cler": scores["cler_pooled"]}
+        return {key: value for key, value in shown.items() if value is not None}
+
+    def _count_window(self, logits: np.ndarray, labels: np.ndarray) -> EventCounts:
+        times = self.targets.grid.times(len(labels))
+        truth = TimedEvents(*self.targets.event_times(labels))
+        found = detect_events(sigmoid(logits), times, self.labels)
+        return count_events(truth, found, self.labels, times[-1])
+
+    def recordings(self, split: str) -> Iterator[EventRecording]:
+        """The recordings of a split, one at a time."""
+        rate = self.extractor.sampling_rate
+        for item in ContinuousDataset(self.data[split], Cutting(), ["subject"]):
+            signal = item["input_values"]
+            events = TimedEvents(item["event_ids"].numpy(), item["event_starts"].numpy() / rate)
+            yield EventRecording(item["recording"], item["subject"], signal, events, signal.shape[-1] / rate)
+
+    def score(self, trainer: Trainer, split: str) -> Scores:
+        window, batch_size = self.extractor, trainer.args.per_device_eval_batch_size
+        model = trainer.model.eval()
+        counts, rows, example = [], [], None
+        for recording in self.recordings(split):
+            logits = event_logits(
+                model, recording.signal, window.sampling_rate, window.window_length, window.stride, batch_size
+            )
+            probabilities = sigmoid(logits)
+            times = self.targets.grid.times(len(probabilities))
+            found = detect_events(probabilities, times, self.labels)
+            counts.append(count_events(recording.events, found, self.labels, recording.seconds))
+            scores = event_scores(counts[-1:], self.labels)
+            kept = {column.key: scores[column.key] for column in self.columns[:4]}
+            rows.append({"recording": recording.name, "subject": recording.subject, **kept})
+            if example is None:
+                example = excerpt(recording.name, probabilities, times, recording.events, found, self.labels)
+        return {**event_scores(counts, self.labels), "per_recording": rows, "example": example}
+
+    def baselines(self) -> dict[str, Scores]:
+        train, test = (self._powers(split) for split in ("train", self.test_split))
+        return run_event_baselines(train, test, self.labels)
+
+    def _powers(self, split: str) -> Iterator[PowerRecording]:
+        for recording in self.recordings(split):
+            power = block_log_power(recording.signal.numpy(), self.extractor.sampling_rate)
+            yield PowerRecording(power, recording.events, recording.seconds)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "labels": self.labels,
+            "recordings": {name: len(_recording_lengths(split)) for name, split in self.data.items()},
+            **split_facts(self, self.subjects),
+        }
+
+    @classmethod
+    def write_plots(cls, results: Mapping[str, Any], folder: Path) -> None:
+        plot_event_results(results, folder)
+        plot_histories(results, cls.columns[1:], folder)
+
+    @classmethod
+    def card(cls, results: Mapping[str, Any]) -> dict[str, str]:
+        labels, window = results["labels"], results["window"]
+        return {
+            "model": f"Detector of {len(labels)} discrete gestures in surface EMG: {', '.join(labels)}.",
+            "use": (
+                'detect = pipeline("emg-events", model="PATH_OR_HUB_ID")\n'
+                f'print(detect("recording.npy", sampling_rate={window["sampling_rate"]:g})["events"])'
+            ),
+            "scores": (
+                "CLER is the classification error rate of Kaifosh et al. (Nature, 2025): of the events that were "
+                "detected, the share taken for\nanother gesture, averaged over gestures and then over recordings (or "
+                "from all recordings pooled). It leaves out events\nthat were missed and false activations, which are "
+                "counted beside it; F1 counts all of them. A prediction is an upward\ncrossing of probability 0.35, "
+                "and belongs to an event from 50 ms before to 250 ms after it. The baselines are described\nin "
+                "`trainers/event_baselines.py`; their thresholds are the best in F1 on the training split."
+            ),
+            "details": gesture_tables(results),
+            "limits": f"Measured only on the subjects, electrodes and gestures of `{results['dataset']}`.",
+        }
+
+
+def check_corpus(corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, name: str) -> None:
+    """Raise `RecipeError` unless rows are recordings with events of known gestures inside them."""
+    features = corpus["train"].features
+    if "events" not in features:
+        raise RecipeError(
+            f"dataset {name} has no events: train it with another task than events, or prepare it with events"
+        )
+    if "recording_length" not in features:
+        raise RecipeError(f"dataset {name} stores windows: add `rows: recordings` to dataset_config, or prepare it so")
+    if not isinstance(features["events"].feature["name"], datasets.ClassLabel):
+        raise RecipeError(
+            f"dataset {name}: the names of its events are free text; prepare it with the names of its gestures"
+        )
+    if extractor.normalization != "none" and extractor.normalization_scope == "window":
+        raise RecipeError(
+            f"dataset {name} is normalised window by window, but gestures are detected across windows: set "
+            'normalization_scope to "recording", or normalization to "none", in dataset_config'
+        )
+    for split_name, split in corpus.items():
+        _check_events(split, f"dataset {name}, {split_name} split")
+
+
+def _check_events(split: datasets.Dataset, where: str) -> None:
+    known = len(split.features["events"].feature["name"].names)
+    columns = split.select_columns(["events", "recording", "recording_length"]).with_format("arrow")
+    for table in columns.iter(batch_size=256):
+        events = table["events"].combine_chunks()
+        rows = np.repeat(np.arange(len(table)), events.value_lengths().to_numpy())
+        starts, names = (events.flatten().field(key).to_numpy(zero_copy_only=False) for key in ("start", "name"))
+        inside = (starts >= 0) & (starts < table["recording_length"].to_numpy()[rows])
+        for wrong, what in ((~inside, "lies outside it"), ((names < 0) | (names >= known), "is of no known gesture")):
+            if wrong.any():
+                event = int(np.flatnonzero(wrong)[0])
+                raise RecipeError(
+                    f"{where}, recording {table['recording'][int(rows[event])].as_py()}: the event at sample "
+                    f"{starts[event]:g} {what}; correct it, or leave the recording out"
+                )
+        short = np.flatnonzero(table["recording_length"].to_numpy() < FrameGrid().kernel_size)
+        if short.size:
+            raise RecipeError(
+                f"{where}, recording {table['recording'][int(short[0])].as_py()} has fewer than "
+                f"{FrameGrid().kernel_size} samples, which make one frame; leave it out"
+            )
+
+
+def _recording_lengths(split: datasets.Dataset) -> np.ndarray:
+    """(recordings,) samples of each."""
+    first = np.asarray(split.with_format("numpy")["start"]) == 0
+    return np.asarray(split.with_format("numpy")["recording_length"])[first]
+
+
+def _subjects(split: datasets.Dataset, cutting: Cutting) -> list[str]:
+    """(windows,) the subject of each."""
+    firsts = [name for name, start in zip(split["subject"], split["start"], strict=True) if start == 0]
+    counts = [cutting.count(length) for length in _recording_lengths(split).tolist()]
+    return [name for name, count in zip(firsts, counts, strict=True) for _ in range(count)]

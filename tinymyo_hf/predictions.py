@@ -7,9 +7,8 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, Pipeline, pipeline
-from transformers.pipelines import PIPELINE_REGISTRY
 
-from tinymyo_hf.pipelines import TASK_OF_HEAD, head_of
+from tinymyo_hf.pipelines import SavedModel, task_of
 from tinymyo_hf.prediction_output import FORMATS
 from tinymyo_hf.quiet import quiet
 from tinymyo_hf.signal import SignalError
@@ -77,21 +76,20 @@ def _task_of(checkpoint: str) -> str:
         config = AutoConfig.from_pretrained(checkpoint)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise _not_loaded(checkpoint, error) from error
-    head = head_of(config)
-    if head is None:
+    task = task_of(config.architectures or [])
+    if task is None:
         found = ", ".join(config.architectures or []) or "no known architecture"
         raise PredictionError(
             f"{checkpoint} predicts nothing, it holds {found}: fine-tune it first with `tinymyo train RECIPE "
             f"--model_name_or_path {checkpoint}`"
         )
-    return TASK_OF_HEAD[head]
+    return task
 
 
 def _load_pipeline(checkpoint: str, task: str, batch_size: int | None) -> Pipeline:
-    (model_class,) = PIPELINE_REGISTRY.check_task(task)[1]["pt"]
     try:
         with quiet():
-            model, found = model_class.from_pretrained(
+            model, found = SavedModel.from_pretrained(
                 checkpoint, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
             )
             _refuse_random_weights(checkpoint, found)

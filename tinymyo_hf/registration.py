@@ -10,7 +10,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from tinymyo_hf.pipelines import EmgClassificationPipeline, EmgEventsPipeline, EmgRegressionPipeline
+from tinymyo_hf.pipelines import EmgClassificationPipeline, EmgEventsPipeline, EmgRegressionPipeline, SavedModel
 from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo import (
@@ -21,11 +21,12 @@ from tinymyo_hf.tinymyo.modeling_tinymyo import (
 )
 from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
 
-# Each task's pipeline, and what loads its models: the library has no Auto class for regression.
+# Each task's pipeline, and what loads its models: as what they were saved, else as the task wants them. Of regressions
+# the library has no Auto class.
 PIPELINES = {
-    "emg-classification": (EmgClassificationPipeline, AutoModelForSequenceClassification),
-    "emg-regression": (EmgRegressionPipeline, TinyMyoForRegression),
-    "emg-events": (EmgEventsPipeline, AutoModelForAudioFrameClassification),
+    "emg-classification": (EmgClassificationPipeline, (SavedModel, AutoModelForSequenceClassification)),
+    "emg-regression": (EmgRegressionPipeline, (SavedModel, TinyMyoForRegression)),
+    "emg-events": (EmgEventsPipeline, (SavedModel, AutoModelForAudioFrameClassification)),
 }
 
 
@@ -37,8 +38,8 @@ def register() -> None:
     AutoModelForAudioFrameClassification.register(TinyMyoConfig, TinyMyoForFrameClassification, exist_ok=True)
     AutoModelForPreTraining.register(TinyMyoConfig, TinyMyoForPreTraining, exist_ok=True)
     AutoModelForSequenceClassification.register(TinyMyoConfig, TinyMyoForSequenceClassification, exist_ok=True)
-    for task, (pipeline_class, model_class) in PIPELINES.items():
+    for task, (pipeline_class, loaders) in PIPELINES.items():
         if task not in PIPELINE_REGISTRY.get_supported_tasks():  # the library warns of a second time
             PIPELINE_REGISTRY.register_pipeline(
-                task, pipeline_class=pipeline_class, pt_model=model_class, type="multimodal"
+                task, pipeline_class=pipeline_class, pt_model=loaders, type="multimodal"
             )

@@ -100,7 +100,7 @@ def test_the_last_window_is_normalized_without_its_padding(tmp_path):
         assert not window[:, ~mask].any()
 
 
-def test_what_is_refused(detect, tiny_config, tmp_path):
+def test_what_is_refused(detect):
     x = bursts()
     for recording, options, message in (
         (x, {}, "sampling rate is not known; pass sampling_rate.*2000 Hz"),
@@ -113,5 +113,3 @@ def test_what_is_refused(detect, tiny_config, tmp_path):
     ):
         with pytest.raises(SignalError, match=message):
             detect(recording, **options)
-    with pytest.raises(SignalError, match="TinyMyoForFrameClassification, but emg-classification needs.*emg-events"):
-        pipeline("emg-classification", model=detect.model, feature_extractor=detect.feature_extractor)

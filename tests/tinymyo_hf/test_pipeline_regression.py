@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
 
-from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForRegression, TinyMyoForSequenceClassification
+from tinymyo_hf import TinyMyoFeatureExtractor, TinyMyoForRegression
 from tinymyo_hf.pipelines.blending import blend_windows, blended_window_starts
 from tinymyo_hf.signal import SignalError
 
@@ -220,24 +220,3 @@ def test_refused_recordings(track, tiny_config, tmp_path):
     assert len(coarse(x[:, :50], sampling_rate=200)["values"]) == 1
     with pytest.raises(SignalError, match="recording: 49 samples are less than a frame"):
         coarse(x[:, :49], sampling_rate=200)
-
-
-def test_models_with_another_head_are_refused(checkpoint, tiny_config, tmp_path):
-    classifier = TinyMyoForSequenceClassification(tiny_config)
-    classifier.save_pretrained(tmp_path / "classifier")
-    classifier.base_model.save_pretrained(tmp_path / "encoder")
-    extractor = TinyMyoFeatureExtractor(patch_size=10, window_length=100)
-    for name in ("classifier", "encoder"):
-        extractor.save_pretrained(tmp_path / name)
-    for task, model, message in (
-        ("emg-regression", tmp_path / "classifier", 'classifier: a TinyMyoForSeq.*pipeline."emg-classification"'),
-        ("emg-classification", checkpoint, 'model: a TinyMyoForRegression.*use pipeline."emg-regression"'),
-        ("emg-regression", tmp_path / "encoder", "encoder: a TinyMyoModel, but emg-regression.*fine-tune it first"),
-    ):
-        with pytest.raises(SignalError, match=message):
-            pipeline(task, model=str(model), device="cpu")
-    in_memory = TinyMyoForSequenceClassification(
-        TinyMyoConfig(hidden_size=12, num_hidden_layers=1, intermediate_size=24, patch_size=10)
-    )
-    with pytest.raises(SignalError, match="model: a TinyMyoForSequenceClassification, but emg-regression needs"):
-        pipeline("emg-regression", model=in_memory, feature_extractor=extractor)

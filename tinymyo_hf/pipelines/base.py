@@ -8,30 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pipelines.base import ChunkPipeline
 
+from tinymyo_hf.pipelines.checkpoints import task_of
 from tinymyo_hf.recordings import read_recording
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
 RecordingInput = str | Path | ArrayLike | dict[str, Any]
-
-# The pipeline for a model, by the end of the model's class name (`config.architectures`).
-TASK_OF_HEAD = {
-    "ForSequenceClassification": "emg-classification",
-    "ForRegression": "emg-regression",
-    "ForFrameClassification": "emg-events",
-}
-
-
-def head_of(config: PreTrainedConfig) -> str | None:
-    """The head that a checkpoint was saved with, a key of `TASK_OF_HEAD`; None for others, or if that is not known."""
-    for name in config.architectures or []:
-        for head in TASK_OF_HEAD:
-            if name.endswith(head):
-                return head
-    return None
 
 
 class EmgPipeline(ChunkPipeline):
@@ -66,19 +51,12 @@ class EmgPipeline(ChunkPipeline):
             )
 
     def _check_head(self) -> None:
-        """Under another head than the one it was trained with, the library gives a checkpoint random weights."""
-        config = self.model.config
-        names = list(config.architectures or [])
-        if isinstance(self.model, PreTrainedModel):
-            names.append(type(self.model).__name__)
-        wrong = [name for name in names if not name.endswith(self.head)]
-        if wrong:
-            task = TASK_OF_HEAD.get(head_of(config) or "")
-            fix = f'use pipeline("{task}")' if task and task != TASK_OF_HEAD[self.head] else "fine-tune it first"
-            raise SignalError(
-                f"{config.name_or_path or 'model'}: a {wrong[0]}, but {TASK_OF_HEAD[self.head]} needs a model "
-                f"{self.head}: {fix}; a model whose head has been trained since is saved and loaded again"
-            )
+        name = type(self.model).__name__
+        if isinstance(self.model, PreTrainedModel) and not name.endswith(self.head):
+            task = task_of([name])
+            fix = f'use pipeline("{task}")' if task else "fine-tune it first"
+            source = self.model.config.name_or_path or "model"
+            raise SignalError(f"{source} is a {name}, but {self.task} needs a ...{self.head}: {fix}")
 
     def __call__(self, inputs: RecordingInput | list[RecordingInput], **kwargs: Any) -> dict | list[dict]:
         """Predict one recording, or each of several.

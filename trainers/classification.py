@@ -44,6 +44,7 @@ class ClassificationTask(Task):
     """
 
     name = "emg-classification"
+    model_class = TinyMyoForSequenceClassification
     columns = COLUMNS
 
     def __init__(self, data: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, corpus: str):
@@ -52,18 +53,25 @@ class ClassificationTask(Task):
             {name: WindowDataset(split) for name, split in data.items()}, extractor, corpus, collate_windows
         )
         self.subjects = {name: list(split["subject"]) for name, split in data.items()}
-        self.labels = list(data["train"].features["label"].names)
-        self.num_channels = self.splits["train"].window_shape[0]
+        first = next(iter(self.splits.values()))
+        self.labels = list(first.hf_dataset.features["label"].names)
+        self.num_channels = first.window_shape[0]
 
     @classmethod
     def load(cls, data: DataArguments, arguments: ClassificationArguments) -> ClassificationTask:
         corpus, extractor = read_corpus(data, SPLITS)
-        if "label" not in corpus["train"].features:
+        corpus["train"] = training_fraction(corpus["train"], data.train_fraction, data.train_fraction_seed)
+        return cls.from_splits(corpus, extractor, data)
+
+    @classmethod
+    def from_splits(
+        cls, corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, data: DataArguments, seed: int = 0
+    ) -> ClassificationTask:
+        if "label" not in next(iter(corpus.values())).features:
             raise RecipeError(
                 f"dataset {data.dataset} has no labels: train it with `task: regression`, `task: events` or "
                 "`task: pretraining`, or prepare it with classes"
             )
-        corpus["train"] = training_fraction(corpus["train"], data.train_fraction, data.train_fraction_seed)
         return cls(corpus, extractor, data.dataset)
 
     def describe(self) -> str:
@@ -80,7 +88,7 @@ class ClassificationTask(Task):
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: index for index, label in enumerate(self.labels)},
         }
-        model = build_model(TinyMyoForSequenceClassification, arguments, head)
+        model = build_model(self.model_class, arguments, head)
         check_patches(model.config, self.extractor)
         return model
 

@@ -1,29 +1,32 @@
-"""Score a trained classifier on a split of a corpus: metrics, per-subject table, plots."""
+"""Score a trained model on a split of a corpus: metrics, tables per subject, plots. What is scored, and how, is the
+business of the task that its head belongs to."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from torch import nn
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
+from transformers import Trainer, TrainingArguments
 
 from dataset_builders.base import BUILDERS, EmgBuilderConfig, load_corpus
-from dataset_builders.torch_view import WindowDataset, collate_windows
-from tinymyo_hf import TinyMyoFeatureExtractor, TinyMyoForSequenceClassification
-from trainers.baselines import run_baselines
-from trainers.classification import COLUMNS
-from trainers.classification_report import plot_classification, subject_table, subjects_by_model
+from dataset_builders.torch_view import collate_windows
+from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor
+from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
+from trainers.arguments import DataArguments
 from trainers.errors import CheckpointError, EvaluationError
-from trainers.metrics import classification_metrics
-from trainers.models import load_trained
+from trainers.finetune import TASKS
+from trainers.models import load_config, load_trained
 from trainers.report import score_table, scores_by_model, summarize_seeds, write_json, write_text
+from trainers.tasks import Task
 
 # The fields of the preprocessing that a builder takes; what only says how to cut or check may differ from training.
 SHARED_FIELDS = sorted(
@@ -50,67 +53,107 @@ def evaluate_checkpoint(
     Windows are prepared as the checkpoint's `preprocessor_config.json` says; a dataset prepared otherwise is refused.
 
     Args:
-        checkpoint: folder or Hub id of a trained classifier.
+        checkpoint: folder or Hub id of a trained classifier, regression or detector of events.
         dataset: a builder's name, or a prepared folder.
         split: "train", "validation" or "test".
         dataset_config: fields of the builder that the preprocessing does not fix (protocol, stride, ...).
-        baselines: also fit LDA and a random forest on the training split, unless that is the split scored.
+        baselines: also fit the classical models on the training split, unless that is the split scored.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded, or was made for other channels, labels or preprocessing.
         EvaluationError: the split is missing or empty.
+        RecipeError: the corpus is made for another task.
         DataError: the data cannot be read.
     """
-    model, extractor = load_trained(checkpoint, TinyMyoForSequenceClassification)
+    task_class = task_of(checkpoint)
+    model, extractor = load_trained(checkpoint, task_class.model_class)
     config = dict(dataset_config or {})
     if dataset in BUILDERS:
-        config = {name: getattr(extractor, name) for name in SHARED_FIELDS} | config
+        config = _fixed_fields(model.config, extractor) | config
     data, found = load_corpus(dataset, data_dir=data_dir, num_proc=num_proc, cache_dir=cache_dir, **config)
     check_preprocessing(checkpoint, extractor, dataset, found)
     if split not in data or len(data[split]) == 0:
         raise EvaluationError(f"dataset {dataset} has no windows in a split {split!r}; it has {', '.join(data)}")
-    label_ids = match_labels(checkpoint, model.config.id2label, data[split].features["label"].names)
+    with_baselines = baselines and split != "train" and len(data.get("train", ())) > 0
+    needed = ("train", split) if with_baselines else (split,)
+    task = task_class.from_splits(
+        DatasetDict({name: data[name] for name in needed}),
+        found,
+        DataArguments(dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, dataset_config=config),
+    )
+    check_fit(checkpoint, model.config, task)
+    reorder_outputs(model, match_labels(checkpoint, model.config.id2label, task.labels))
 
-    view = WindowDataset(data[split])
-    channels = view.window_shape[0]
-    if model.config.channel_fusion == "concat" and channels != model.config.num_channels:
-        raise CheckpointError(f"{checkpoint} takes {model.config.num_channels} channels, {dataset} has {channels}")
-    logits, labels = predict_windows(model, view, batch_size)
-    subjects = list(data[split]["subject"])
-    scores = classification_metrics(logits[:, label_ids], labels, subjects)
+    output = Path(output)
+    scores = task.score(_scorer(model, task, output, batch_size), split)
     results = {
+        "task": task.name,
         "checkpoint": checkpoint,
         "dataset": dataset,
         "split": split,
-        "labels": data[split].features["label"].names,
+        **task.facts(),
         "unseen_subjects": False,  # what the checkpoint was trained on is not known here
-        "test": summarize_seeds([scores], COLUMNS),
+        "test": summarize_seeds([scores], task.columns),
         "runs": [{"seed": 0, "test": scores, "history": []}],
         "kept_seed": 0,
-        "baselines": _baselines(data, split, view) if baselines else {},
+        "baselines": task.baselines() if with_baselines else {},
     }
-    output = Path(output)
-    plot_classification(results, output)
+    task.write_plots(results, output)
     write_text(output / "report.md", render_report(results))
     write_json(output / "results.json", results)
     return results
 
 
+def task_of(checkpoint: str) -> type[Task]:
+    """The task that the head of a checkpoint was trained for.
+
+    Raises:
+        CheckpointError: it has no head, or one of another kind (pretraining).
+    """
+    architectures = load_config(checkpoint).architectures or []
+    for task in TASKS.values():
+        if task.model_class.__name__ in architectures:
+            return task
+    raise CheckpointError(
+        f"{checkpoint} holds {', '.join(architectures) or 'no architecture'}, which has no trained head to score: "
+        "fine-tune it first with `tinymyo train RECIPE --model_name_or_path ...`"
+    )
+
+
+def _fixed_fields(config: TinyMyoConfig, extractor: TinyMyoFeatureExtractor) -> dict[str, Any]:
+    """Options of the builder that the checkpoint leaves no choice about."""
+    fields = {name: getattr(extractor, name) for name in SHARED_FIELDS}
+    if config.target_length and extractor.window_length % config.target_length == 0:
+        fields["target_hop"] = extractor.window_length // config.target_length
+    return fields
+
+
+def _scorer(model: nn.Module, task: Task, output: Path, batch_size: int) -> Trainer:
+    """A `Trainer` that only predicts."""
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        per_device_eval_batch_size=batch_size,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=torch.cuda.is_available(),
+        report_to="none",
+    )
+    return Trainer(model=model, args=arguments, data_collator=task.collate)
+
+
 def render_report(results: Mapping[str, Any]) -> str:
     """The tables of an evaluation as markdown."""
+    task = next(task for task in TASKS.values() if task.name == results["task"])
+    part = task.card(results)
     return f"""# `{results["checkpoint"]}` on `{results["dataset"]}`, split {results["split"]}
 
-{results["runs"][0]["test"]["windows"]:,} windows; percent.
+{results["windows"][results["split"]]:,} windows.
 
-{score_table(scores_by_model(results), COLUMNS)}
+{score_table(scores_by_model(results), task.columns)}
 
-## By subject (accuracy, percent)
+{part["scores"]}
 
-{subject_table(subjects_by_model(results))}
-
-![Accuracy by subject](per_subject.png)
-
-![Confusion matrix](confusion_matrix.png)
+{part["details"]}
 """
 
 
@@ -126,8 +169,22 @@ def check_preprocessing(
             )
 
 
-def match_labels(checkpoint: str, id2label: Mapping[int, str], names: list[str]) -> list[int]:
-    """The model's output for each class of the dataset, by name; `CheckpointError` if the classes are not the same."""
+def check_fit(checkpoint: str, config: TinyMyoConfig, task: Task) -> None:
+    """Raise `CheckpointError` for windows of another number of channels, or targets of another number of frames."""
+    if config.channel_fusion == "concat" and task.num_channels != config.num_channels:
+        raise CheckpointError(
+            f"{checkpoint} takes {config.num_channels} channels, {task.corpus} has {task.num_channels}"
+        )
+    frames = getattr(task, "num_frames", None)
+    if frames is not None and frames != (config.target_length or task.extractor.window_length):
+        raise CheckpointError(
+            f"{checkpoint} predicts {config.target_length} frames per window, the targets of {task.corpus} have "
+            f"{frames}: prepare it with another target_hop"
+        )
+
+
+def match_labels(checkpoint: str, id2label: Mapping[int, str], names: Sequence[str]) -> list[int]:
+    """The model's output for each label of the dataset, by name; `CheckpointError` if the labels are not the same."""
     ids = {label: int(index) for index, label in id2label.items()}
     if set(ids) != set(names):
         raise CheckpointError(
@@ -137,22 +194,27 @@ def match_labels(checkpoint: str, id2label: Mapping[int, str], names: list[str])
     return [ids[name] for name in names]
 
 
+@torch.no_grad()
+def reorder_outputs(model: TinyMyoPreTrainedModel, order: Sequence[int]) -> None:
+    """Let output i of the model be what output `order[i]` was, names included."""
+    last = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv1d))][-1]
+    last.weight.copy_(last.weight[list(order)])
+    last.bias.copy_(last.bias[list(order)])
+    names = [model.config.id2label[i] for i in order]
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: index for index, name in enumerate(names)}
+
+
 @torch.inference_mode()
-def predict_windows(model: nn.Module, view: WindowDataset, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+def predict_windows(
+    model: nn.Module, view: TorchDataset, batch_size: int = 64, progress: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Logits (windows, classes) and labels (windows,) of all windows, on the GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
     logits, labels = [], []
     loader = DataLoader(view, batch_size=batch_size, collate_fn=collate_windows)
-    for batch in tqdm(loader, desc="evaluating", unit="batch"):
+    for batch in tqdm(loader, desc="evaluating", unit="batch", disable=not progress):
         logits.append(model(input_values=batch["input_values"].to(device)).logits.float().cpu())
         labels.append(batch["labels"])
     return torch.cat(logits).numpy(), torch.cat(labels).numpy()
-
-
-def _baselines(data: DatasetDict, split: str, view: WindowDataset) -> dict[str, Any]:
-    train: Dataset | None = data.get("train") if split != "train" else None
-    if train is None or len(train) == 0:
-        return {}
-    names = data[split].features["label"].names
-    return run_baselines(WindowDataset(train), view, len(names), list(data[split]["subject"]))

@@ -76,6 +76,7 @@ class EventsTask(Task):
     """
 
     name = "emg-events"
+    model_class = TinyMyoForFrameClassification
     columns = COLUMNS
 
     def __init__(
@@ -88,10 +89,12 @@ class EventsTask(Task):
     ):
         """`data`: splits whose rows are recordings, with the columns events and subject; `grid`: of the model's frames;
         `seed`: of the jitter of training windows."""
-        names = data["train"].features["events"].feature["name"].names
+        names = next(iter(data.values())).features["events"].feature["name"].names
         self.targets = EventTargets(tuple(names), grid)
         length, stride = extractor.window_length, extractor.stride
-        cuttings = {name: Cutting(length, length) for name in data} | {"train": Cutting(length, stride, jitter=True)}
+        cuttings = {
+            name: Cutting(length, stride, jitter=True) if name == "train" else Cutting(length, length) for name in data
+        }
         views = {
             name: ContinuousDataset(split, cuttings[name], transform=self.targets, seed=seed)
             for name, split in data.items()
@@ -112,13 +115,18 @@ class EventsTask(Task):
         if arguments.label_smoothing_factor:
             raise RecipeError("label_smoothing_factor: events are trained on pulses of 0 and 1; leave it out")
         corpus, extractor = read_corpus(data, ("train", "validation"))
-        check_corpus(corpus, extractor, data.dataset)
-        grid = FrameGrid(sampling_rate=extractor.sampling_rate)
-        task = cls(corpus, extractor, data.dataset, grid, arguments.seeds[0])
+        task = cls.from_splits(corpus, extractor, data, arguments.seeds[0])
         if data.train_fraction < 1:
             task.splits["train"] = WindowShare(task.splits["train"], data.train_fraction, data.train_fraction_seed)
             task.subjects["train"] = [task.subjects["train"][i] for i in task.splits["train"].indices]
         return task
+
+    @classmethod
+    def from_splits(
+        cls, corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, data: DataArguments, seed: int = 0
+    ) -> EventsTask:
+        check_corpus(corpus, extractor, data.dataset)
+        return cls(corpus, extractor, data.dataset, FrameGrid(sampling_rate=extractor.sampling_rate), seed)
 
     def describe(self) -> str:
         window = describe_window(self.extractor)
@@ -138,7 +146,7 @@ class EventsTask(Task):
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: index for index, label in enumerate(self.labels)},
         }
-        return build_model(TinyMyoForFrameClassification, arguments, head, new_encoder_parts=("stem",))
+        return build_model(self.model_class, arguments, head, new_encoder_parts=("stem",))
 
     def headline(self, prediction: EvalPrediction) -> dict[str, float]:
         counts = [
@@ -228,7 +236,7 @@ class EventsTask(Task):
 
 def check_corpus(corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, name: str) -> None:
     """Raise `RecipeError` unless rows are recordings with events of known gestures inside them."""
-    features = corpus["train"].features
+    features = next(iter(corpus.values())).features
     if "events" not in features:
         raise RecipeError(
             f"dataset {name} has no events: train it with another task than events, or prepare it with events"

@@ -90,7 +90,7 @@ def _with_encoder_of(
     new_encoder_parts: Sequence[str],
 ) -> TinyMyoPreTrainedModel:
     _check_model_config(arguments.model_config)
-    config = _load_config(source)
+    config = load_config(source)
     differing = [
         f"{name} ({getattr(config, name)} there, {value} in model_config)"
         for name, value in arguments.model_config.items()
@@ -154,7 +154,8 @@ def _load_weights(
     return model
 
 
-def _load_config(source: str) -> TinyMyoConfig:
+def load_config(source: str) -> TinyMyoConfig:
+    """The configuration of a checkpoint; `CheckpointError` if there is none, or it is of another family."""
     if Path(source).is_absolute() and not Path(source).exists():
         raise CheckpointError(f"{source}: no such checkpoint; check the path")
     if Path(source).exists() and not (Path(source) / "config.json").is_file():
@@ -180,7 +181,7 @@ def load_trained(
     Raises:
         CheckpointError: missing, unreadable, of another shape, or with another head than that of `model_class`.
     """
-    config = _load_config(source)
+    config = load_config(source)
     if model_class.__name__ not in (config.architectures or []):
         raise CheckpointError(
             f"{source} holds {', '.join(config.architectures or ['no architecture'])}, not {model_class.__name__}: "

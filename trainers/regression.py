@@ -42,13 +42,14 @@ class RegressionTask(Task):
     """Windows with a trajectory each.
 
     Attributes:
-        outputs: names of the targets, in order.
+        labels: names of the targets, in order.
         num_channels: electrodes per window.
         num_frames: targets of each output per window.
         subjects: split -> (windows,) names.
     """
 
     name = "emg-regression"
+    model_class = TinyMyoForRegression
     columns = COLUMNS
 
     def __init__(
@@ -65,7 +66,7 @@ class RegressionTask(Task):
         first = next(iter(views.values()))
         self.num_channels = first.window_shape[0]
         self.num_frames, count = window_shape(first.hf_dataset.features, "targets")
-        self.outputs = list(outputs) or [f"output {i + 1}" for i in range(count)]
+        self.labels = list(outputs) or [f"output {i + 1}" for i in range(count)]
         self.subjects = {name: list(split["subject"]) for name, split in data.items()}
 
     @classmethod
@@ -75,23 +76,31 @@ class RegressionTask(Task):
             raise RecipeError(
                 f"augmentations: {wrong[0]} moves windows in time but not their targets; remove it from a regression"
             )
+        if arguments.label_smoothing_factor:
+            raise RecipeError("label_smoothing_factor: a regression has no classes; leave it out")
         corpus, extractor = read_corpus(data, ("train", "validation"))
-        check_columns(corpus["train"].features, data.dataset)
         corpus["train"] = training_fraction(corpus["train"], data.train_fraction, data.train_fraction_seed)
+        return cls.from_splits(corpus, extractor, data)
+
+    @classmethod
+    def from_splits(
+        cls, corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, data: DataArguments, seed: int = 0
+    ) -> RegressionTask:
+        check_columns(next(iter(corpus.values())).features, data.dataset)
         task = cls(corpus, extractor, data.dataset, output_names(data))
         for name, split in corpus.items():
-            check_targets(split, name, task.outputs, data.dataset)
+            check_targets(split, name, task.labels, data.dataset)
         return task
 
     @cached_property
     def target_statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of each output over the training split, float64 (outputs,)."""
+        """Mean and standard deviation of each output over the training windows, float64 (outputs,)."""
         return target_statistics(self.splits["train"].hf_dataset)
 
     def describe(self) -> str:
         window = describe_window(self.extractor)
         return (
-            f"{self.corpus}: {len(self.outputs)} outputs ({', '.join(self.outputs)}), {self.num_frames} frames per "
+            f"{self.corpus}: {len(self.labels)} outputs ({', '.join(self.labels)}), {self.num_frames} frames per "
             f"window, {self.num_channels} channels, windows of {window['length']} samples ({window['seconds']:g} s at "
             f"{window['sampling_rate']:g} Hz): {describe_splits(self, self.subjects)}"
         )
@@ -100,10 +109,10 @@ class RegressionTask(Task):
         head = {
             "num_channels": self.num_channels,
             "target_length": self.num_frames,
-            "id2label": dict(enumerate(self.outputs)),
-            "label2id": {name: index for index, name in enumerate(self.outputs)},
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {name: index for index, name in enumerate(self.labels)},
         }
-        model = build_model(TinyMyoForRegression, arguments, head)
+        model = build_model(self.model_class, arguments, head)
         check_patches(model.config, self.extractor)
         start_at_mean(model, *self.target_statistics)
         return model
@@ -119,25 +128,21 @@ class RegressionTask(Task):
         trace = typical_trace(
             predictions, targets, rows["recording"], rows["start"], window.window_length, window.sampling_rate
         )
-        scores = regression_metrics(predictions, targets, self.subjects[split], self.outputs)
+        scores = regression_metrics(predictions, targets, self.subjects[split], self.labels)
         return {"loss": output.metrics["test_loss"], **scores, "trace": trace}
 
     def baselines(self) -> dict[str, Scores]:
         train, test = self.splits["train"], self.test_split
         recordings = list(train.hf_dataset["recording"])
         return run_baselines(
-            train, self.splits[test], self.extractor.patch_size, self.outputs, recordings, self.subjects[test]
+            train, self.splits[test], self.extractor.patch_size, self.labels, recordings, self.subjects[test]
         )
 
     def facts(self) -> dict[str, Any]:
-        mean, std = self.target_statistics
-        return {
-            "outputs": self.outputs,
-            "frames": self.num_frames,
-            "target_mean": mean.tolist(),
-            "target_std": std.tolist(),
-            **split_facts(self, self.subjects),
-        }
+        facts = {"outputs": self.labels, "frames": self.num_frames, **split_facts(self, self.subjects)}
+        if "train" in self.splits:
+            facts["target_mean"], facts["target_std"] = (values.tolist() for values in self.target_statistics)
+        return facts
 
     @classmethod
     def write_plots(cls, results: Mapping[str, Any], folder: Path) -> None:

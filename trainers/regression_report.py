@@ -14,7 +14,7 @@ from tinymyo_hf.pipelines.blending import blend_windows
 from trainers.report import COLOURS, kept_run, markdown_table, save_figure
 
 TRACE_SECONDS = 20.0
-TRACE_RATE = 20.0  # Hz at most: joints move at a few Hz, and results.json holds every number
+TRACE_RATE = 20.0  # Hz at most: joints move at a few Hz
 MOST_TRACES = 10
 
 
@@ -66,7 +66,7 @@ def typical_trace(
 
     Returns:
         `recording`, `start` (seconds in the recording), `rate` (Hz, at most `TRACE_RATE`), and `target` and
-        `prediction` as lists (frames, outputs).
+        `prediction`: for each output a text of numbers, one per frame.
     """
     recordings, starts, frames = np.asarray(recordings), np.asarray(starts), targets.shape[1]
     error = np.abs(predictions - targets).mean(axis=(1, 2))
@@ -84,9 +84,9 @@ def typical_trace(
     frame_rate = sampling_rate * frames / window_length
     step = math.ceil(frame_rate / TRACE_RATE)
 
-    def stitched(values: np.ndarray) -> list[list[float]]:
+    def stitched(values: np.ndarray) -> list[str]:
         joined = blend_windows(((at, values[i]) for at, i in zip(first.tolist(), mine, strict=True)), length)
-        return [[float(f"{value:.5g}") for value in row] for row in joined[::step]]
+        return [" ".join(f"{value:.5g}" for value in output) for output in joined[::step].T]
 
     return {
         "recording": str(typical),
@@ -99,7 +99,7 @@ def typical_trace(
 
 def plot_trace(trace: Mapping[str, Any], outputs: Sequence[str], path: str | Path) -> None:
     """PNG of predicted and true trajectories, one row per output, at most `MOST_TRACES`. `trace`: `typical_trace`."""
-    truth, prediction = np.asarray(trace["target"]), np.asarray(trace["prediction"])
+    truth, prediction = (np.array([t.split() for t in trace[k]], float).T for k in ("target", "prediction"))
     shown = outputs[:MOST_TRACES]
     seconds = trace["start"] + np.arange(len(truth)) / trace["rate"]
     figure, rows = plt.subplots(

@@ -17,6 +17,7 @@ from transformers import EvalPrediction, Trainer
 
 from dataset_builders.base import load_corpus
 from tinymyo_hf import TinyMyoFeatureExtractor
+from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
 from trainers.arguments import DataArguments, ModelArguments, TrainArguments
 from trainers.errors import RecipeError
 from trainers.report import Column
@@ -29,15 +30,21 @@ class Task(ABC):
 
     Attributes:
         name: "emg-classification", ...: in `results.json`, and the name of the pipeline.
+        model_class: of the models it trains.
         columns: the scores of tables, the headline first.
         splits: "train", "validation", and "test" where the protocol has one.
         extractor: the preprocessing that made the windows; saved beside the model.
         corpus: its name, for messages and reports.
         collate: items -> batch.
+        labels: what the outputs of the model are, in order.
+        num_channels: electrodes.
     """
 
     name: ClassVar[str]
+    model_class: ClassVar[type[TinyMyoPreTrainedModel]]
     columns: ClassVar[tuple[Column, ...]]
+    labels: list[str]
+    num_channels: int
 
     def __init__(
         self,
@@ -61,10 +68,25 @@ class Task(ABC):
             DataError: the data cannot be read.
         """
 
+    @classmethod
+    @abstractmethod
+    def from_splits(
+        cls, corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, data: DataArguments, seed: int = 0
+    ) -> Task:
+        """The task on splits that are prepared already, whichever there are: to score, "train" is not needed.
+
+        Args:
+            data: where the splits come from.
+            seed: of what is random about the training windows.
+
+        Raises:
+            RecipeError: the corpus is made for another task.
+        """
+
     @property
     def test_split(self) -> str:
         """The split that is scored at the end: "validation" where the protocol has no test split."""
-        return "test" if "test" in self.splits else "validation"
+        return next(name for name in ("test", "validation", "train") if name in self.splits)
 
     @abstractmethod
     def describe(self) -> str:
@@ -156,7 +178,8 @@ def split_facts(task: Task, subjects: Mapping[str, Sequence[str]]) -> dict[str, 
     return {
         "windows": {name: len(split) for name, split in task.splits.items()},
         "subjects": {name: len(set(names)) for name, names in subjects.items()},
-        "unseen_subjects": set(subjects["train"]).isdisjoint(subjects[task.test_split]),
+        "subject_names": {name: sorted(set(names)) for name, names in subjects.items()},
+        "unseen_subjects": "train" in subjects and set(subjects["train"]).isdisjoint(subjects[task.test_split]),
         "window": describe_window(task.extractor),
         "test_split": task.test_split,
     }

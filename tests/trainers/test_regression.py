@@ -91,9 +91,11 @@ def test_what_is_saved_predicts_what_was_scored(train, corpus, tmp_path):
     trace = results["runs"][0]["test"]["trace"]
     first = test["recording"].index(trace["recording"])
     assert trace["start"] == 0 and trace["rate"] == 20  # frames at 100 Hz
+    found, truth = (np.array([text.split() for text in trace[key]], float).T for key in ("prediction", "target"))
     # Before the second window begins, half a window in, there is nothing to blend.
-    assert np.allclose(trace["prediction"][:2], values[first, :10:5], rtol=1e-3)
-    assert np.allclose(trace["target"][:2], np.array(test["targets"][first])[:10:5], rtol=1e-4)
+    assert np.allclose(found[:2], values[first, :10:5], rtol=1e-3)
+    assert np.allclose(truth[:2], np.array(test["targets"][first])[:10:5], rtol=1e-4)
+    assert found.shape == truth.shape == (40, 2)
 
     track = pipeline("emg-regression", model=str(tmp_path / "run"))
     prediction = track(np.random.default_rng(0).normal(size=(4, 400)), sampling_rate=200)

@@ -67,10 +67,15 @@ def features_and_labels(view: WindowDataset) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(features), np.concatenate(labels)
 
 
-def make_classifiers(seed: int = 0, n_jobs: int | None = None) -> dict[str, Any]:
-    """The baselines by name, unfitted. LDA sees standardised features; trees need no scale."""
+def make_classifiers(seed: int = 0, n_jobs: int | None = None, few_windows: bool = False) -> dict[str, Any]:
+    """The baselines by name, unfitted. LDA sees standardised features; trees need no scale.
+
+    Args:
+        few_windows: shrink the covariance of LDA (Ledoit & Wolf 2004), as a user with little data would.
+    """
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto") if few_windows else LinearDiscriminantAnalysis()
     return {
-        "LDA": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
+        "LDA": make_pipeline(StandardScaler(), lda),
         "Random forest": RandomForestClassifier(RANDOM_FOREST_TREES, random_state=seed, n_jobs=n_jobs),
     }
 

@@ -8,17 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import DatasetDict
 from torch import nn
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments
 
 from dataset_builders.base import BUILDERS, EmgBuilderConfig, load_corpus
-from dataset_builders.torch_view import collate_windows
 from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
 from trainers.arguments import DataArguments
@@ -203,18 +198,3 @@ def reorder_outputs(model: TinyMyoPreTrainedModel, order: Sequence[int]) -> None
     names = [model.config.id2label[i] for i in order]
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: index for index, name in enumerate(names)}
-
-
-@torch.inference_mode()
-def predict_windows(
-    model: nn.Module, view: TorchDataset, batch_size: int = 64, progress: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (windows, classes) and labels (windows,) of all windows, on the GPU if there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device).eval()
-    logits, labels = [], []
-    loader = DataLoader(view, batch_size=batch_size, collate_fn=collate_windows)
-    for batch in tqdm(loader, desc="evaluating", unit="batch", disable=not progress):
-        logits.append(model(input_values=batch["input_values"].to(device)).logits.float().cpu())
-        labels.append(batch["labels"])
-    return torch.cat(logits).numpy(), torch.cat(labels).numpy()

@@ -130,7 +130,14 @@ def split_repetitions(
         first = np.array([counts[label] for label in labels.tolist()]) - evaluation_repetitions
     evaluated = ranks >= first
     free = ~evaluated & ~_shares_samples(origins, rows, rows[evaluated], window_length)
-    return ShotSplit({count: rows[free & (ranks < count)] for count in sorted(set(shots))}, rows[evaluated])
+    calibration = {count: rows[free & (ranks < count)] for count in sorted(set(shots))}
+    for count, chosen in calibration.items():
+        if count and set(origins.label[chosen].tolist()) != counts.keys():
+            raise EvaluationError(
+                f"subject {origins.subject[rows[0]]}: no window of a gesture's first {count} repetitions is free of "
+                "samples that are evaluated: lower stride or window_length"
+            )
+    return ShotSplit(calibration, rows[evaluated])
 
 
 def check_shots(shots: Sequence[int], evaluation_repetitions: int | None = None) -> None:

@@ -383,6 +383,22 @@ def test_pretraining_losses_are_those_of_the_recipe():
     assert torch.equal(model(changed, bool_masked_pos=masked).reconstruction, output.reconstruction)
 
 
+def test_the_second_target_is_the_log_rms_of_each_patch():
+    plain, model = build(TinyMyoForPreTraining), build(TinyMyoForPreTraining, power_loss_weight=2.0)
+    assert plain.power_decoder is None and plain(windows()).log_rms is None
+    x = windows()
+    x[0, 0] = 0.0  # a silent channel has a finite target
+    output = model(x, generator=torch.Generator().manual_seed(0))
+    patches = x.unflatten(-1, (-1, 20)).flatten(1, 2)
+    target = (patches.square().mean(-1) + 1e-3).sqrt().log()
+    smooth_l1 = torch.nn.functional.smooth_l1_loss
+    for tokens, loss in ((output.bool_masked_pos, output.masked_loss), (~output.bool_masked_pos, output.visible_loss)):
+        waveform = smooth_l1(output.reconstruction[tokens], patches[tokens])
+        torch.testing.assert_close(loss, waveform + 2 * smooth_l1(output.log_rms[tokens], target[tokens]))
+    output.loss.backward()
+    assert model.power_decoder.weight.grad.abs().sum() > 0
+
+
 # --- training ---------------------------------------------------------------------------------------------------------
 
 

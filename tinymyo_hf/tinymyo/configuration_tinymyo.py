@@ -43,6 +43,8 @@ class TinyMyoConfig(PreTrainedConfig):
         channel_fusion (`"concat"` or `"mean"`, defaults to `"concat"`): How the heads join the channels.
         mask_ratio (`float`, defaults to 0.5): Share of the tokens that [`TinyMyoForPreTraining`] masks.
         visible_loss_weight (`float`, defaults to 0.1): Weight of the visible tokens' reconstruction loss.
+        power_loss_weight (`float`, defaults to 0): Weight of a second target of [`TinyMyoForPreTraining`], the
+            logarithm of each patch's RMS; 0, the paper's recipe, has none.
         regression_hidden_size (`int`, defaults to 256): Width of the regression head.
         target_length (`int`, *optional*): Frames that [`TinyMyoForRegression`] predicts per window; by default one
             per input sample.
@@ -77,6 +79,7 @@ class TinyMyoConfig(PreTrainedConfig):
     channel_fusion: Literal["concat", "mean"] = "concat"
     mask_ratio: float | int = 0.5
     visible_loss_weight: float | int = 0.1
+    power_loss_weight: float | int = 0.0
     regression_hidden_size: int = 256
     target_length: int | None = None
 
@@ -120,6 +123,8 @@ class TinyMyoConfig(PreTrainedConfig):
         for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "mask_ratio"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)}.")
+        if self.power_loss_weight < 0:
+            raise ValueError(f"power_loss_weight must be at least 0, got {self.power_loss_weight}.")
 
     def num_frames(self, samples: int) -> int:
         """Frames that the convolution stem makes of a recording of `samples` samples.

@@ -26,13 +26,18 @@ from .cpu_training_tinymyo import TinyMyoDropout, dropout_attention_forward, run
 from .cpu_training_tinymyo import dropout as dropout_of
 from .stem_tinymyo import TinyMyoConvolutionStem, check_input_values, zero_padding
 
+# Mean square below which patches count as silent, of signals with a standard deviation near 1.
+POWER_FLOOR = 1e-3
+
 
 @dataclass
 class TinyMyoForPreTrainingOutput(ModelOutput):
     """
     loss: scalar, `masked_loss + visible_loss_weight * visible_loss`.
-    masked_loss, visible_loss: scalars, smooth L1 over the masked and over the visible tokens (padding excluded).
+    masked_loss, visible_loss: scalars, smooth L1 over the masked and over the visible tokens (padding excluded), plus
+        `power_loss_weight` times that of their log RMS.
     reconstruction: (batch, channels * patches, patch_size), in the units of `input_values`.
+    log_rms: (batch, channels * patches), predicted logarithm of each patch's RMS; with `power_loss_weight` only.
     bool_masked_pos: (batch, channels * patches), True where the token was replaced by the mask token.
     """
 
@@ -40,6 +45,7 @@ class TinyMyoForPreTrainingOutput(ModelOutput):
     masked_loss: torch.Tensor | None = None
     visible_loss: torch.Tensor | None = None
     reconstruction: torch.Tensor | None = None
+    log_rms: torch.Tensor | None = None
     bool_masked_pos: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -449,7 +455,11 @@ def fused_size(config: TinyMyoConfig) -> int:
 
 
 class TinyMyoForPreTraining(TinyMyoPreTrainedModel):
-    """Masked reconstruction: half of the tokens are replaced by a mask token, a linear decoder restores the samples."""
+    """Masked reconstruction: half of the tokens are replaced by a mask token, a linear decoder restores the samples.
+
+    With `power_loss_weight`, another one tells how strong each patch is: the samples of a masked patch are hardly
+    predictable, their strength is.
+    """
 
     def __init__(self, config: TinyMyoConfig):
         super().__init__(config)
@@ -457,6 +467,7 @@ class TinyMyoForPreTraining(TinyMyoPreTrainedModel):
         self.tinymyo = TinyMyoModel(config)
         self.mask_token = nn.Parameter(torch.zeros(config.hidden_size))
         self.decoder = nn.Linear(config.hidden_size, config.patch_size)
+        self.power_decoder = nn.Linear(config.hidden_size, 1) if config.power_loss_weight else None
         self.post_init()
 
     @can_return_tuple
@@ -497,8 +508,14 @@ class TinyMyoForPreTraining(TinyMyoPreTrainedModel):
         )
         reconstruction = self.decoder(outputs.last_hidden_state)
 
-        error = nn.functional.smooth_l1_loss(reconstruction.float(), patches.flatten(1, 2).float(), reduction="none")
-        error = error.mean(dim=-1)  # (batch, tokens)
+        targets = patches.flatten(1, 2).float()
+        error = nn.functional.smooth_l1_loss(reconstruction.float(), targets, reduction="none").mean(dim=-1)
+        log_rms = None
+        if self.power_decoder is not None:
+            log_rms = self.power_decoder(outputs.last_hidden_state).squeeze(-1)  # (batch, tokens)
+            strength = 0.5 * torch.log(targets.square().mean(dim=-1) + POWER_FLOOR)
+            power_error = nn.functional.smooth_l1_loss(log_rms.float(), strength, reduction="none")
+            error = error + self.config.power_loss_weight * power_error
         visible = ~bool_masked_pos if token_mask is None else ~bool_masked_pos & token_mask
         masked = bool_masked_pos if token_mask is None else bool_masked_pos & token_mask
         masked_loss = (error * masked).sum() / masked.sum().clamp(min=1)
@@ -508,6 +525,7 @@ class TinyMyoForPreTraining(TinyMyoPreTrainedModel):
             masked_loss=masked_loss,
             visible_loss=visible_loss,
             reconstruction=reconstruction,
+            log_rms=log_rms,
             bool_masked_pos=bool_masked_pos,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

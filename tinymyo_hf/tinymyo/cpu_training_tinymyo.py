@@ -71,17 +71,27 @@ class _DropoutAttention(torch.autograd.Function):
     def backward(ctx, grad_output):
         query, key, value, mask, words = ctx.saved_tensors
         grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-        grad_key, grad_value = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (key, value))
+        # The keys of a causal sample's pieces overlap: their gradients add up.
+        new, collect = (torch.zeros_like, _add_product) if ctx.is_causal else (torch.empty_like, _write_product)
+        grad_key, grad_value = (new(t, memory_format=torch.contiguous_format) for t in (key, value))
         for piece in _pieces(query, ctx.is_causal):
             weights = piece.attention_weights(query, key, mask, ctx.scaling)
             scale = keep_scale(piece.of_scores(words), ctx.p, weights.dtype)
             grad = piece.of_queries(grad_output)
-            piece.of_keys(grad_value).add_(torch.matmul((weights * scale).transpose(2, 3), grad))
+            collect((weights * scale).transpose(2, 3), grad, piece.of_keys(grad_value))
             grad_weights = torch.matmul(grad, piece.of_keys(value).transpose(2, 3)).mul_(scale)
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).mul_(ctx.scaling)
             torch.matmul(grad_scores, piece.of_keys(key), out=piece.of_queries(grad_query))
-            piece.of_keys(grad_key).add_(torch.matmul(grad_scores.transpose(2, 3), piece.of_queries(query)))
+            collect(grad_scores.transpose(2, 3), piece.of_queries(query), piece.of_keys(grad_key))
         return grad_query, grad_key, grad_value, None, None, None, None
+
+
+def _write_product(left: torch.Tensor, right: torch.Tensor, result: torch.Tensor) -> None:
+    torch.matmul(left, right, out=result)
+
+
+def _add_product(left: torch.Tensor, right: torch.Tensor, result: torch.Tensor) -> None:
+    result.add_(torch.matmul(left, right))
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,9 @@ class _Piece:
     def attention_weights(self, query, key, mask, scaling: float) -> torch.Tensor:
         scores = torch.matmul(self.of_queries(query), self.of_keys(key).transpose(2, 3)).mul_(scaling)
         if self.is_causal:
-            future = torch.ones(scores.shape[2:], dtype=torch.bool).triu_(1 + self.queries.start)
-            scores.masked_fill_(future, -torch.inf)
+            among_queries = scores[..., self.queries]  # keys before them are the past of all
+            future = torch.ones(among_queries.shape[2:], dtype=torch.bool).triu_(1)
+            among_queries.masked_fill_(future, -torch.inf)
         elif mask is not None:
             part = mask[self.samples] if mask.shape[0] > 1 else mask
             if part.dtype == torch.bool:

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperCommand
 
+from tinymyo_hf.cli_experiments import reproduce, search
+
 app = typer.Typer(
     help="Surface-EMG models: inspect and prepare recordings, train, evaluate, predict.",
     no_args_is_help=True,
@@ -25,6 +27,7 @@ app = typer.Typer(
 )
 # `--field value` pairs that are not options of the command itself: fields of a recipe or of a builder.
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+EXTRAS = {"optuna": "search", "peft": "lora", "soundfile": "speech"}  # of the others: train
 OUR_PACKAGES = ("tinymyo_hf", "dataset_builders", "trainers")
 TABLE_ROWS = 20
 
@@ -98,7 +101,9 @@ def _command(**options: Any) -> Callable:
 def _explain(error: Exception) -> str | None:
     """One line for an error that a user can put right; None for a defect of the program."""
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in OUR_PACKAGES:
-        return f"this command needs the package {error.name}: pip install 'tinymyo-hf[train]'"
+        package = error.name.split(".")[0]
+        extra = EXTRAS.get(package, "train")
+        return f"this command needs the package {package}: pip install 'tinymyo-hf[{extra}]'"
     if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough; the caller of this knows it
         return None
     if isinstance(error, OSError) and error.strerror:  # from the system: no such file, no permission, disk full
@@ -244,6 +249,10 @@ def train(
     results = run_recipe(recipe, context.args, command=shlex.join(["tinymyo", "train", recipe, *context.args]))
     if results:
         typer.echo(f"\n{results['summary']}")
+
+
+for experiment in (reproduce, search):
+    _command(context_settings=FIELDS)(experiment)
 
 
 @_command(context_settings=FIELDS)

@@ -90,7 +90,7 @@ class PretrainingTrainer(LayerwiseTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**_model_inputs(inputs))
-        return None, window_sums(inputs, outputs["reconstruction"], self.patch_size), inputs["source"]
+        return None, window_sums(inputs, outputs, self.patch_size), inputs["source"]
 
     def evaluation_loop(self, *args: Any, **kwargs: Any):
         """As the library's, with the probe's scores."""
@@ -138,29 +138,28 @@ class PretrainingTrainer(LayerwiseTrainer):
         return f"{parts}; {'not finite' if wrong else 'from'}: {', '.join(found)}{', ...' if len(chosen) > 8 else ''}"
 
 
-def window_sums(inputs: dict[str, torch.Tensor], reconstruction: torch.Tensor, patch_size: int) -> torch.Tensor:
+def window_sums(inputs: dict[str, torch.Tensor], outputs: Any, patch_size: int) -> torch.Tensor:
     """Errors of each window of a batch.
 
     Args:
         inputs: `input_values` (batch, channels, time), `bool_masked_pos` and perhaps `channel_mask`.
-        reconstruction: (batch, tokens, patch_size).
+        outputs: `token_loss` (batch, tokens) and `reconstruction` (batch, tokens, patch_size) of the model.
 
     Returns:
-        float32 (batch, 6): summed smooth-L1 error and number of masked tokens, the same of visible tokens, and, of the
-        masked samples, the squared error and the squared deviation from the channel's mean.
+        float32 (batch, 6): summed loss and number of masked tokens, the same of visible tokens, and, of the masked
+        samples, the squared error and the squared deviation from the channel's mean.
     """
     values = inputs["input_values"].float()
     patches = values.unflatten(-1, (-1, patch_size)).flatten(1, 2)
-    reconstruction = reconstruction.float()
     masked = inputs["bool_masked_pos"]
     visible = ~masked
     if "channel_mask" in inputs:
         visible = visible & inputs["channel_mask"].repeat_interleave(patches.shape[1] // values.shape[1], dim=1)
-    error = nn.functional.smooth_l1_loss(reconstruction, patches, reduction="none").mean(dim=-1)
-    squared = (reconstruction - patches).square().sum(dim=-1)
+    loss = outputs["token_loss"]
+    squared = (outputs["reconstruction"].float() - patches).square().sum(dim=-1)
     centred = (values - values.mean(dim=-1, keepdim=True)).unflatten(-1, (-1, patch_size)).flatten(1, 2)
     columns = (
-        error * masked, masked, error * visible, visible, squared * masked, centred.square().sum(dim=-1) * masked,
+        loss * masked, masked, loss * visible, visible, squared * masked, centred.square().sum(dim=-1) * masked,
     )  # fmt: skip
     return torch.stack([column.float().sum(dim=1) for column in columns], dim=1)
 

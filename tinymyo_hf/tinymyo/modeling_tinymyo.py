@@ -39,6 +39,7 @@ class TinyMyoForPreTrainingOutput(ModelOutput):
     reconstruction: (batch, channels * patches, patch_size), in the units of `input_values`.
     log_rms: (batch, channels * patches), predicted logarithm of each patch's RMS; with `power_loss_weight` only.
     bool_masked_pos: (batch, channels * patches), True where the token was replaced by the mask token.
+    token_loss: (batch, channels * patches), the error of each token, of which the losses are means.
     """
 
     loss: torch.Tensor | None = None
@@ -47,6 +48,7 @@ class TinyMyoForPreTrainingOutput(ModelOutput):
     reconstruction: torch.Tensor | None = None
     log_rms: torch.Tensor | None = None
     bool_masked_pos: torch.Tensor | None = None
+    token_loss: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -527,6 +529,7 @@ class TinyMyoForPreTraining(TinyMyoPreTrainedModel):
             reconstruction=reconstruction,
             log_rms=log_rms,
             bool_masked_pos=bool_masked_pos,
+            token_loss=error,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

@@ -156,8 +156,11 @@ def _load_weights(
 
 def load_config(source: str) -> TinyMyoConfig:
     """The configuration of a checkpoint; `CheckpointError` if there is none, or it is of another family."""
-    if Path(source).is_absolute() and not Path(source).exists():
-        raise CheckpointError(f"{source}: no such checkpoint; check the path")
+    if source.startswith((".", "/", "~")) and not Path(source).exists():
+        raise CheckpointError(
+            f"{source}: no such checkpoint; check the path, or pretrain an encoder (`tinymyo train pretrain_synthetic` "
+            "shows how) and name its folder with --model_name_or_path"
+        )
     if Path(source).exists() and not (Path(source) / "config.json").is_file():
         raise CheckpointError(
             f"{source} is not a checkpoint folder (no config.json). A published .safetensors or .ckpt file is turned "

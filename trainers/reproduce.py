@@ -146,7 +146,7 @@ def _plan(row: Row, folder: Path, pretrained: str | None, seeds: int | None, ove
         if pretrained is None and not Path(checkpoint).is_dir():
             raise _NotAvailable(
                 f"starts from a pretrained encoder, and there is none at {checkpoint}: pretrain one with "
-                "`tinymyo train`, or give another with --pretrained"
+                "`tinymyo train pretrain_...`, and name it with --pretrained"
             )
         checkpoint = pretrained or checkpoint
         tokens += ["--model_name_or_path", checkpoint]

@@ -11,8 +11,10 @@ that was interrupted continues, and one that is over goes on when more trials ar
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -200,6 +202,8 @@ def _run_trials(
                 storage=_storage(output),
                 load_if_exists=True,
                 catch=(DivergenceError,),  # of that trial: the others go on
+                # Hopeless trials end early, but not while they may still warm up.
+                pruner=optuna.pruners.MedianPruner(n_warmup_steps=_steps(task, arguments) // 3),
                 # Another seed at every start, or a search that continues would repeat its first suggestions.
                 sampler=optuna.samplers.TPESampler(seed=seed + len(study.trials)),
             )
@@ -207,6 +211,14 @@ def _run_trials(
         if type(error) is not ValueError or _any_complete(study):
             raise
         # What the library asks for at the end, the best trial, there is none: the caller says so.
+    finally:
+        shutil.rmtree(output / "trials", ignore_errors=True)  # the library makes it, and it stays empty
+
+
+def _steps(task: Task, arguments: TrainArguments) -> int:
+    """Steps of a whole training, as the recipe says."""
+    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
+    return math.ceil(arguments.num_train_epochs * len(task.splits["train"]) / batch)
 
 
 def _any_complete(study: optuna.Study) -> bool:

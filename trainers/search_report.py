@@ -39,7 +39,7 @@ def write_search_report(results: dict[str, Any], space: Sequence[Parameter], col
         "evaluations of the validation split; that of the best of many trials is optimistic.\n\n"
         "![Scores of the trials](search.png)\n"
     )
-    header = f"# Found by a search of {len(results['trials'])} trials, by validation {column.title} only: search.md.\n"
+    header = f"# The best of {len(results['trials'])} trials by validation {column.title}: see search.md.\n"
     write_text(output / BEST_RECIPE, header + yaml.safe_dump(results["best_recipe"], sort_keys=False))
     write_text(output / "search.md", text)
     _plot(results, space, column, output / "search.png")

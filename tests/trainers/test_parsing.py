@@ -12,9 +12,13 @@ MINIMAL = {"dataset": "synthetic", "output_dir": "runs/x", "report_to": "none"}
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
 def test_recipes_of_the_package_can_be_read(name):
     model, data, arguments = parse_recipe(name)
-    assert data.dataset_config["window_length"] % 20 == 0
     assert arguments.learning_rate < 0.01 and arguments.output_dir == f"runs/{name}"
-    make_augmentation(arguments.augmentations)
+    if arguments.TASK == "pretraining":
+        configs = [corpus.dataset_config for corpus in arguments.mix]
+    else:
+        configs = [data.dataset_config]
+        make_augmentation(arguments.augmentations)
+    assert all(config.get("window_length", 200) % 20 == 0 for config in configs)
 
 
 def test_defaults_are_the_papers():

@@ -210,8 +210,9 @@ class LayerwiseTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         # Called before every step of the optimizer, which would make all weights NaN.
         norm = super()._get_grad_norm(model, grad_norm)
-        if not self.args.fp16 and not np.isfinite(float(norm)):  # float16 skips such steps and lowers its scale
-            raise self._diverged(f"the norm of the gradient is {float(norm):g}", self._update[1])
+        value = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # sharded weights have the former
+        if not self.args.fp16 and not np.isfinite(value):  # float16 skips such steps and lowers its scale
+            raise self._diverged(f"the norm of the gradient is {value:g}", self._update[1])
         return norm
 
     def _diverged(self, what: str, batches: list[dict[str, Any]]) -> DivergenceError:

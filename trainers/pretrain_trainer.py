@@ -96,7 +96,7 @@ class PretrainingTrainer(LayerwiseTrainer):
         """As the library's, with the probe's scores."""
         output = super().evaluation_loop(*args, **kwargs)
         if self.probe is not None:
-            scores = self.probe.score(self.accelerator.unwrap_model(self.model).tinymyo, self.args.device)
+            scores = self.probe.score(self.model, self.args.device)
             output.metrics.update({f"eval_{name}": value for name, value in scores.items()})
         return output
 

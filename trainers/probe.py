@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dataset_builders.base import load_corpus
 from dataset_builders.torch_view import WindowDataset
-from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoModel
+from tinymyo_hf import TinyMyoForPreTraining
 from trainers.corpora import evenly_spaced
 from trainers.errors import RecipeError
 from trainers.pretrain_arguments import ProbeArguments
@@ -79,12 +79,10 @@ class LinearProbe:
             labels[split] = np.array([item["labels"] for item in items])
         return cls(name, windows, labels)
 
-    def score(self, encoder: TinyMyoModel, device: torch.device) -> dict[str, float]:
+    def score(self, model: TinyMyoForPreTraining, device: torch.device) -> dict[str, float]:
         """Fit and score: `{"probe_accuracy", "probe_f1_macro"}` on the validation windows, fractions."""
-        training = encoder.training
-        encoder.eval()
-        features = {split: encode(encoder, windows, device) for split, windows in self.windows.items()}
-        encoder.train(training)
+        model.eval()
+        features = {split: encode(model, windows, device) for split, windows in self.windows.items()}
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a score to compare with, not a model to keep
@@ -97,11 +95,21 @@ class LinearProbe:
 
 
 @torch.no_grad()
-def encode(encoder: TinyMyoModel, windows: torch.Tensor, device: torch.device) -> np.ndarray:
-    """(windows, channels, time) -> float32 (windows, channels * hidden_size): tokens averaged over time, the channels
-    side by side."""
-    features = []
-    for batch in windows.split(BATCH):
-        states = encoder(batch.to(device)).last_hidden_state  # (batch, channels * patches, hidden)
-        features.append(states.unflatten(1, (windows.shape[1], -1)).mean(dim=2).flatten(1).float().cpu().numpy())
+def encode(model: TinyMyoForPreTraining, windows: torch.Tensor, device: torch.device) -> np.ndarray:
+    """(windows, channels, time) -> float32 (windows, channels * hidden_size): the encoder's tokens averaged over time,
+    the channels side by side. Nothing is masked."""
+    channels, tokens = windows.shape[1], windows.shape[1] * (windows.shape[2] // model.config.patch_size)
+    features: list[np.ndarray] = []
+
+    def keep(module: torch.nn.Module, inputs: tuple, states: torch.Tensor) -> None:
+        features.append(states.unflatten(1, (channels, -1)).mean(dim=2).flatten(1).float().cpu().numpy())
+
+    # Through the whole model, because sharded weights are gathered by its own forward pass only.
+    hook = model.tinymyo.norm.register_forward_hook(keep)  # (batch, tokens, hidden)
+    try:
+        for batch in windows.split(BATCH):
+            nothing = torch.zeros(len(batch), tokens, dtype=torch.bool, device=device)
+            model(input_values=batch.to(device), bool_masked_pos=nothing)
+    finally:
+        hook.remove()
     return np.concatenate(features)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.commands.config.config_args import ClusterConfig
+from accelerate.commands.launch import launch_command_parser
 from safetensors.torch import load_file
 from tiny_pretraining import NO_DROPOUT, recipe, tiny_corpora, use
 from tiny_run import TINY_MODEL
@@ -107,21 +109,32 @@ def test_two_processes_equal_one_with_twice_the_batch(pretrain_tiny, tmp_path):
     single = pretrain_tiny(output_dir="single", **fields)
     fields |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "output_dir": str(tmp_path / "two")}
     script = Path(__file__).with_name("tiny_pretraining.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    losses = tmp_path / "losses.json"
+    found = tmp_path / "found.json"
     subprocess.run(
-        [*command, str(script), json.dumps(fields), str(losses)],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        + [str(script), json.dumps(fields), str(found)],
         check=True,
         timeout=300,
-        cwd=script.parents[2],
         env={**os.environ, "PYTHONPATH": str(script.parents[2])},
     )
+    found = json.loads(found.read_text())
     expected = [row["loss"] for row in single["losses"]]
-    found = [row["loss"] for row in json.loads(losses.read_text())]
     assert len(expected) == 16 and expected[-1] < 0.9 * expected[0]
-    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    np.testing.assert_allclose([row["loss"] for row in found["losses"]], expected, rtol=2e-5)
     for name, value in weights(tmp_path / "single").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], value, rtol=1e-3, atol=1e-4)
+    assert found["sharded"]["shard"] == 0.5
+    assert all(found["sharded"][name] < 1e-6 for name in ("loss", "gradient", "features"))
+
+
+def test_the_configuration_of_sharded_training():
+    path = Path(pretrain.__file__).with_name("fsdp.yaml")
+    config = ClusterConfig.from_yaml_file(str(path))
+    assert config.distributed_type == "FSDP"
+    names = {f"--{name}" for name in config.fsdp_config}
+    assert names <= set(launch_command_parser()._option_string_actions)  # each is one that `accelerate launch` takes
+    layer = config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"]
+    assert layer in TinyMyoForPreTraining._no_split_modules
 
 
 def test_micro_batches_equal_one_batch(pretrain_tiny, tmp_path):

@@ -20,8 +20,8 @@ import matplotlib.pyplot as plt
 from trainers.report import Column, format_score, markdown_table, mean_and_std, save_figure, write_text
 from trainers.run import run_recipe
 
-RECIPE = "uci_emg_200_few_labels"
-STEPS = {1.0: 1500, 0.1: 400, 0.01: 200}  # of 32 windows; other shares take those of the next larger one
+RECIPE = "uci_emg_200_few_labels"  # and the same name with _ft for pretrained encoders
+STEPS = {1.0: 800, 0.1: 250, 0.01: 150}  # of 32 windows; other shares take those of the next larger one
 ACCURACY = Column("accuracy", "Accuracy", 100)
 SCRATCH = {"from scratch": None, "from scratch, no positions": None}
 MARKERS = "osD^vP*Xdh<>"
@@ -109,7 +109,7 @@ def train_missing(encoders: Mapping[str, str | None], options: argparse.Namespac
                 if encoder is None and "no positions" in name:
                     overrides += ["--model_config.position_embedding_type", "none"]
                 print(f"\n{name}, {100 * share:g} % of the labels, seed {seed}", flush=True)
-                run_recipe(RECIPE, overrides)
+                run_recipe(RECIPE if encoder is None else f"{RECIPE}_ft", overrides)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -89,6 +89,9 @@ class TrainArguments(TrainingArguments):
     layer_decay: float = field(
         default=0.9, metadata={"help": "Learning-rate factor from one layer to the one below it; 1 for none."}
     )
+    encoder_lr_factor: float = field(
+        default=1.0, metadata={"help": "Learning-rate factor from the head to the encoder, to keep what it has learnt."}
+    )
     early_stopping_patience: int = field(
         default=7, metadata={"help": "Evaluations without improvement before training stops; 0 never stops."}
     )

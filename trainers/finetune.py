@@ -45,7 +45,8 @@ TASKS: dict[str, type[Task]] = {
 HYPERPARAMETERS = (
     "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "lr_drop_epochs", "lr_drop_factor", "warmup_steps",
     "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "adam_beta1",
-    "adam_beta2", "max_grad_norm", "layer_decay", "label_smoothing_factor", "class_weights", "early_stopping_patience",
+    "adam_beta2", "max_grad_norm", "layer_decay", "encoder_lr_factor", "label_smoothing_factor", "class_weights",
+    "early_stopping_patience",
     "metric_for_best_model", "augmentations", "ema_decay", "bf16", "torch_compile",
 )  # fmt: skip
 NOT_SCORES = (

@@ -41,18 +41,25 @@ def layer_index(name: str, num_layers: int) -> int:
 
 
 def layer_wise_parameter_groups(
-    model: nn.Module, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    encoder_lr_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Optimizer groups with `lr = learning_rate * layer_decay ** (top - depth)`; the head is the top, with factor 1.
+    All below it are also multiplied by `encoder_lr_factor`.
 
     Biases, norms (anything with one axis) and the mask token get no weight decay. Frozen parameters are left out. The
     head's group comes first, so the learning rate the `Trainer` logs is the peak one.
 
     Raises:
-        RecipeError: `layer_decay` outside (0, 1], or nothing to train.
+        RecipeError: `layer_decay` or `encoder_lr_factor` outside (0, 1], or nothing to train.
     """
     if not 0.0 < layer_decay <= 1.0:
         raise RecipeError(f"layer_decay must be in (0, 1], got {layer_decay}; 1 treats every layer alike")
+    if not 0.0 < encoder_lr_factor <= 1.0:
+        raise RecipeError(f"encoder_lr_factor must be in (0, 1], got {encoder_lr_factor}; freeze_encoder is for 0")
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not trainable:
         raise RecipeError("no trainable parameter is left: every layer, the head included, is frozen")
@@ -66,7 +73,9 @@ def layer_wise_parameter_groups(
     return [
         {
             "params": parameters,
-            "lr": learning_rate * layer_decay ** (num_layers + 1 - depth),
+            "lr": learning_rate
+            * layer_decay ** (num_layers + 1 - depth)
+            * (encoder_lr_factor if depth <= num_layers else 1.0),
             "weight_decay": weight_decay if decays else 0.0,
             "layer": depth,
         }
@@ -165,8 +174,9 @@ class LayerwiseTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             model = self.model if model is None else model
+            factor = getattr(self.args, "encoder_lr_factor", 1.0)  # pretraining has its own arguments
             groups = layer_wise_parameter_groups(
-                model, self.args.learning_rate, self.args.weight_decay, self.layer_decay
+                model, self.args.learning_rate, self.args.weight_decay, self.layer_decay, factor
             )
             optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(groups, **optimizer_kwargs)

@@ -30,6 +30,18 @@ def test_every_parameter_is_in_one_group_with_the_rate_of_its_depth(tiny_config)
     assert groups[0]["lr"] == 1e-3  # the one that is logged
 
 
+def test_the_encoder_may_learn_more_slowly_than_the_head(tiny_config):
+    model = TinyMyoForSequenceClassification(tiny_config)
+    groups = layer_wise_parameter_groups(model, 1e-3, 0.01, layer_decay=0.5, encoder_lr_factor=0.1)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    rates = {name: rates[id(p)] for name, p in model.named_parameters()}
+    assert rates["classifier.weight"] == rates["classifier.bias"] == 1e-3
+    assert rates["tinymyo.layers.1.mlp.fc1.weight"] == pytest.approx(5e-5)
+    assert rates["tinymyo.patch_embedding.weight"] == pytest.approx(1.25e-5)
+    with pytest.raises(RecipeError, match="encoder_lr_factor must be in"):
+        layer_wise_parameter_groups(model, 1e-3, 0.01, encoder_lr_factor=0.0)
+
+
 def test_biases_norms_and_the_mask_token_do_not_decay(tiny_config):
     model = TinyMyoForPreTraining(tiny_config)
     groups = layer_wise_parameter_groups(model, 1e-3, 0.01, 0.9)

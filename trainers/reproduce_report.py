@@ -31,11 +31,13 @@ def summary(results: Mapping[str, Any], table: Table) -> str:
 
 
 def _notes(rows: Mapping[str, Any]) -> list[str]:
-    """A line for each reason why rows have no measured figures, or none of this start."""
+    """A line for each reason why rows have no measured figures, or not those of the recipe as it is."""
     names: dict[str, list[str]] = {}
     for name, row in rows.items():
         if "reason" in row:
             names.setdefault(f"{row['state']}: {row['reason']}", []).append(name)
+        if "settings" in row and row["settings"]["overrides"]:
+            names.setdefault(f"measured with {' '.join(row['settings']['overrides'])}", []).append(name)
         if "attempt" in row:
             names.setdefault(f"measured earlier; this time {row['attempt']}", []).append(name)
     return [f"- {', '.join(members)}: {reason}" for reason, members in names.items()]

@@ -135,6 +135,7 @@ def test_a_measured_row_outlives_an_attempt_that_fails(table, tmp_path, monkeypa
     assert after["rows"]["runs"]["measured"] == before["measured"]
     assert "holds another run (num_train_epochs" in after["rows"]["runs"]["attempt"]
     assert "- runs: measured earlier; this time failed: " in after["summary"]
+    assert "- runs: measured with --num_train_epochs 0.5" in after["summary"]
 
 
 def test_where_corpora_are_looked_for(table, tmp_path, monkeypatch):

@@ -23,7 +23,10 @@ from trainers.run import run_recipe
 RECIPE = "uci_emg_200_few_labels"  # and the same name with _ft for pretrained encoders
 STEPS = {1.0: 800, 0.1: 250, 0.01: 150}  # of 32 windows; other shares take those of the next larger one
 ACCURACY = Column("accuracy", "Accuracy", 100)
-SCRATCH = {"from scratch": None, "from scratch, no positions": None}
+SCRATCH = {
+    "from scratch": (RECIPE, ()),
+    "from scratch, no positions": (RECIPE, ("--model_config.position_embedding_type", "none")),
+}
 MARKERS = "osD^vP*Xdh<>"
 
 Scores = dict[str, dict[float, list[float]]]  # model -> share of the labels -> test accuracy per seed
@@ -84,32 +87,28 @@ def plot_scores(scores: Scores, path: Path) -> None:
     save_figure(figure, path)
 
 
-def overrides_of(share: float, seed: int, encoder: str | None, options: argparse.Namespace, output: Path) -> list[str]:
-    """What one run changes in the recipe."""
-    steps = STEPS[min(known for known in STEPS if known >= share)]
-    fields = {
-        "data_dir": options.data_dir, "train_fraction": share, "train_fraction_seed": seed, "seeds": seed,
-        "max_steps": steps, "output_dir": output,
-    }  # fmt: skip
-    if encoder is not None:
-        fields["model_name_or_path"] = encoder
-    given = [text for name, value in fields.items() for text in (f"--{name}", str(value))]
-    return given + (["--bf16", "true"] if options.bf16 else [])
+def train_missing(models: Mapping[str, tuple[str, Sequence[str]]], options: argparse.Namespace) -> None:
+    """Few labels first, since they take least time; all models with a share before the next.
 
-
-def train_missing(encoders: Mapping[str, str | None], options: argparse.Namespace) -> None:
-    """Few labels first, since they take least time; all models with a share before the next."""
+    Args:
+        models: name -> recipe, and what the model changes in it.
+    """
     for share in sorted(options.shares):
+        steps = STEPS[min(known for known in STEPS if known >= share)]
         for seed in range(options.seeds if share < 1 else options.seeds_with_all):
-            for name, encoder in encoders.items():
+            for name, (recipe, changes) in models.items():
                 output = options.runs / name / f"{share:g}-{seed}"
                 if (output / "results.json").is_file():
                     continue
-                overrides = overrides_of(share, seed, encoder, options, output)
-                if encoder is None and "no positions" in name:
-                    overrides += ["--model_config.position_embedding_type", "none"]
+                fields = {
+                    "data_dir": options.data_dir, "train_fraction": share, "train_fraction_seed": seed, "seeds": seed,
+                    "max_steps": steps, "bf16": options.bf16, "output_dir": output,
+                }  # fmt: skip
                 print(f"\n{name}, {100 * share:g} % of the labels, seed {seed}", flush=True)
-                run_recipe(RECIPE if encoder is None else f"{RECIPE}_ft", overrides)
+                run_recipe(
+                    recipe,
+                    [text for field in fields.items() for text in (f"--{field[0]}", str(field[1]))] + list(changes),
+                )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -125,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if any("=" not in encoder for encoder in options.encoder):
         parser.error("--encoder: give NAME=CHECKPOINT")
     if options.data_dir:
-        train_missing(SCRATCH | dict(encoder.split("=", 1) for encoder in options.encoder), options)
+        encoders = dict(encoder.split("=", 1) for encoder in options.encoder)
+        pretrained = {name: (f"{RECIPE}_ft", ("--model_name_or_path", path)) for name, path in encoders.items()}
+        train_missing(SCRATCH | pretrained, options)
     scores = read_scores(options.runs)
     if not scores:
         parser.error(f"{options.runs} holds no finished run: give --data_dir to train")

@@ -125,7 +125,9 @@ def plot_outputs(models: Mapping[str, Sequence[Mapping[str, Any]]], path: str | 
     size = (max(9.0, 0.9 * len(outputs) + 5), 4.2)
     figure, panels = plt.subplots(1, 2, figsize=size, layout="constrained")
     width = 0.8 / len(models)
-    for axes, score, title in zip(panels, ("mae", "r2"), ("MAE (less is better)", "R2 (1 is best)"), strict=True):
+    for axes, score, title in zip(
+        panels, ("mae", "r2"), ("MAE (less is better)", "R2 (1 is best, below 0 is not shown)"), strict=True
+    ):
         for index, (name, rows) in enumerate(models.items()):
             offset = (index - (len(models) - 1) / 2) * width
             heights = [np.nan if row[score] is None else row[score] for row in rows]

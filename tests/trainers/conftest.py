@@ -2,13 +2,16 @@
 
 import datasets
 import pytest
+from tiny_regression import make_corpus
 from tiny_run import TINY_MODEL, make_split
 
 import trainers.finetune as finetune
+import trainers.regression_baselines as regression_baselines
 import trainers.tasks as tasks
 from tinymyo_hf import TinyMyoFeatureExtractor
 from trainers.classification import ClassificationTask
 from trainers.parsing import parse_recipe
+from trainers.regression import RegressionTask
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +49,40 @@ def train_tiny(tiny_corpus, monkeypatch, tmp_path):
         with monkeypatch.context() as patch:
             if not plots:
                 patch.setattr(ClassificationTask, "write_plots", classmethod(lambda *args: None))
+            return finetune.run(*parse_recipe(recipe))
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def regression_corpus():
+    """As `tiny_corpus`, with targets."""
+    return make_corpus()
+
+
+@pytest.fixture
+def train_regression(regression_corpus, monkeypatch, tmp_path):
+    """As `train_tiny`, on the corpus with targets or on other `data` with the same preprocessing."""
+    monkeypatch.setitem(regression_baselines.FOREST, "n_estimators", 10)
+
+    def train(plots=False, data=None, **fields):
+        recipe = {
+            "task": "regression",
+            "dataset": "tiny",
+            "output_dir": "run",
+            "num_train_epochs": 3,
+            "learning_rate": 3e-3,
+            "model_config": TINY_MODEL,
+            "report_to": "none",
+            "baselines": False,
+            "disable_tqdm": True,
+        } | fields
+        recipe["output_dir"] = str(tmp_path / recipe["output_dir"])
+        splits, extractor = regression_corpus
+        with monkeypatch.context() as patch:
+            patch.setattr(tasks, "load_corpus", lambda *args, **kwargs: (data or splits, extractor))
+            if not plots:
+                patch.setattr(RegressionTask, "write_plots", classmethod(lambda *args: None))
             return finetune.run(*parse_recipe(recipe))
 
     return train

@@ -58,6 +58,8 @@ class EmgFolderConfig(EmgBuilderConfig):
     """How to read the files, in addition to the preprocessing in `EmgBuilderConfig`.
 
     Attributes:
+        protocol: "metadata" splits as metadata.csv says; "all_train" puts everything into the training split, whatever
+            it says, as for the recordings of one person.
         sampling_rate: Hz to resample to; None takes the rate of the files, which must then agree.
         rows: by default recordings for events and text, windows for all else.
         task: the task to prepare for where metadata.csv has the columns of several; "unlabelled" uses none of them,
@@ -119,7 +121,7 @@ class EmgFolder(EmgBuilder):
     """Recordings of one's own, described by a metadata.csv."""
 
     BUILDER_CONFIG_CLASS = EmgFolderConfig
-    PROTOCOLS = ("metadata",)
+    PROTOCOLS = ("metadata", "all_train")
     LAYOUT = f"recordings and a {METADATA} with the columns file_name, label, subject, split and sampling_rate"
 
     @functools.cached_property
@@ -227,15 +229,17 @@ class EmgFolder(EmgBuilder):
 
     def list_recordings(self, root: Path) -> list[Recording]:
         """Every line of metadata.csv, with its split."""
-        split_of = {} if self.rows[0].split else self._split_by_subject()
-        self._warn_of_shared_subjects()
+        all_train = self.config.protocol == "all_train"
+        split_of = {} if all_train or self.rows[0].split else self._split_by_subject()
+        if not all_train:
+            self._warn_of_shared_subjects()
         return [
             FolderRecording(
                 str(row.path),
                 row.file_name,
                 row.subject or "",
                 row.session or "",
-                row.split or split_of[row.subject],
+                "train" if all_train else row.split or split_of[row.subject],
                 row=row,
             )
             for row in self.rows

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperCommand
 
-from tinymyo_hf.cli_experiments import reproduce, search
+from tinymyo_hf.cli_experiments import personalize, reproduce, search
 
 app = typer.Typer(
     help="Surface-EMG models: inspect and prepare recordings, train, evaluate, predict.",
@@ -251,7 +251,7 @@ def train(
         typer.echo(f"\n{results['summary']}")
 
 
-for experiment in (reproduce, search):
+for experiment in (personalize, reproduce, search):
     _command(context_settings=FIELDS)(experiment)
 
 

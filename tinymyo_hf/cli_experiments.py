@@ -1,11 +1,48 @@
-"""The commands that run several trainings and compare them; `tinymyo_hf.cli` registers them."""
+"""The commands that run several trainings and compare them, or calibrate; `tinymyo_hf.cli` registers them."""
 
 import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.core import TyperArgument
+
+
+class Method(StrEnum):
+    head = "head"
+    lora = "lora"
+    full = "full"
+
+
+def personalize(
+    context: typer.Context,
+    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained classifier.")],
+    data_dir: Annotated[Path, typer.Option(help="Recordings of one person with a metadata.csv, as for emg_folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the personal model.")],
+    method: Annotated[
+        Method, typer.Option(help="What is trained: the last layer (seconds), LoRA adapters, or every weight.")
+    ] = Method.head,
+    num_proc: Annotated[int | None, typer.Option(min=1, help="Processes that prepare recordings.")] = None,
+) -> None:
+    """Calibrate a classifier to one person, with a few repetitions of each of its gestures.
+
+    Further `--field value` pairs are options of emg_folder: `--label_column gesture`. They cannot change the
+    preprocessing, which is the checkpoint's.
+    """
+    from trainers.parsing import parse_fields
+    from trainers.personal import personalize_checkpoint
+
+    results = personalize_checkpoint(
+        checkpoint,
+        data_dir,
+        out,
+        method=method.value,
+        num_proc=num_proc,
+        dataset_config=parse_fields(context.args),
+        command=_command_line(context),
+    )
+    typer.echo(results["summary"])
 
 
 def reproduce(

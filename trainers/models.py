@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,8 @@ def _add_adapters(model: TinyMyoPreTrainedModel, arguments: ModelArguments) -> n
         modules_to_save=[name for name, _ in model.named_children() if name != model.base_model_prefix],
     )
     try:
-        return get_peft_model(model, config)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of names that peft still uses
+            return get_peft_model(model, config)
     except ValueError as error:
         raise RecipeError(f"lora_target_modules: {str(error).splitlines()[0]}") from None
 

@@ -26,6 +26,7 @@ from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassifica
 from trainers.arguments import DataArguments, EventsArguments, ModelArguments
 from trainers.errors import RecipeError
 from trainers.event_baselines import PowerRecording, block_log_power, run_event_baselines
+from trainers.event_corpus import check_corpus, pulse_rates, recording_lengths, window_subjects
 from trainers.event_metrics import EventCounts, count_events, event_scores
 from trainers.event_report import excerpt, gesture_tables, plot_event_results
 from trainers.event_targets import EventTargets, collate_event_windows
@@ -99,13 +100,13 @@ class EventsTask(Task):
             name: ContinuousDataset(split, cuttings[name], transform=self.targets, seed=seed)
             for name, split in data.items()
         }
-        super().__init__(views, extractor, corpus, collate_event_windows)
         # Windows overlap at inference, whatever they do in training; the pipeline reads it from the extractor.
-        extractor.stride = length // WINDOWS_OF_A_FRAME // grid.stride * grid.stride
+        settings = extractor.to_dict() | {"stride": length // WINDOWS_OF_A_FRAME // grid.stride * grid.stride}
+        super().__init__(views, type(extractor)(**settings), corpus, collate_event_windows)
         self.data = data
         self.labels = list(names)
         self.num_channels = extractor.feature_size
-        self.subjects = {name: _subjects(split, cuttings[name]) for name, split in data.items()}
+        self.subjects = {name: window_subjects(split, cuttings[name]) for name, split in data.items()}
 
     @classmethod
     def load(cls, data: DataArguments, arguments: EventsArguments) -> EventsTask:
@@ -146,7 +147,9 @@ class EventsTask(Task):
             "id2label": dict(enumerate(self.labels)),
             "label2id": {label: index for index, label in enumerate(self.labels)},
         }
-        return build_model(self.model_class, arguments, head, new_encoder_parts=("stem",))
+        model = build_model(self.model_class, arguments, head, new_encoder_parts=("stem",))
+        start_at_rate(model, pulse_rates(self.data["train"], self.extractor.sampling_rate))
+        return model
 
     def headline(self, prediction: EvalPrediction) -> dict[str, float]:
         counts = [
@@ -175,13 +178,14 @@ class EventsTask(Task):
     def score(self, trainer: Trainer, split: str) -> Scores:
         window, batch_size = self.extractor, trainer.args.per_device_eval_batch_size
         model = trainer.model.eval()
+        grid = FrameGrid.of(model.config, window.sampling_rate)
         counts, rows, example = [], [], None
         for recording in self.recordings(split):
             logits = event_logits(
                 model, recording.signal, window.sampling_rate, window.window_length, window.stride, batch_size
             )
             probabilities = sigmoid(logits)
-            times = self.targets.grid.times(len(probabilities))
+            times = grid.times(len(probabilities))
             found = detect_events(probabilities, times, self.labels)
             counts.append(count_events(recording.events, found, self.labels, recording.seconds))
             scores = event_scores(counts[-1:], self.labels)
@@ -203,7 +207,7 @@ class EventsTask(Task):
     def facts(self) -> dict[str, Any]:
         return {
             "labels": self.labels,
-            "recordings": {name: len(_recording_lengths(split)) for name, split in self.data.items()},
+            "recordings": {name: len(recording_lengths(split)) for name, split in self.data.items()},
             **split_facts(self, self.subjects),
         }
 
@@ -234,59 +238,14 @@ class EventsTask(Task):
         }
 
 
-def check_corpus(corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, name: str) -> None:
-    """Raise `RecipeError` unless rows are recordings with events of known gestures inside them."""
-    features = next(iter(corpus.values())).features
-    if "events" not in features:
-        raise RecipeError(
-            f"dataset {name} has no events: train it with another task than events, or prepare it with events"
-        )
-    if "recording_length" not in features:
-        raise RecipeError(f"dataset {name} stores windows: add `rows: recordings` to dataset_config, or prepare it so")
-    if not isinstance(features["events"].feature["name"], datasets.ClassLabel):
-        raise RecipeError(
-            f"dataset {name}: the names of its events are free text; prepare it with the names of its gestures"
-        )
-    if extractor.normalization != "none" and extractor.normalization_scope == "window":
-        raise RecipeError(
-            f"dataset {name} is normalised window by window, but gestures are detected across windows: set "
-            'normalization_scope to "recording", or normalization to "none", in dataset_config'
-        )
-    for split_name, split in corpus.items():
-        _check_events(split, f"dataset {name}, {split_name} split")
+def start_at_rate(model: nn.Module, rates: np.ndarray) -> None:
+    """Let a fresh head predict how often frames lie in a pulse of each gesture, `rates` (gestures,).
 
-
-def _check_events(split: datasets.Dataset, where: str) -> None:
-    known = len(split.features["events"].feature["name"].names)
-    columns = split.select_columns(["events", "recording", "recording_length"]).with_format("arrow")
-    for table in columns.iter(batch_size=256):
-        events = table["events"].combine_chunks()
-        rows = np.repeat(np.arange(len(table)), events.value_lengths().to_numpy())
-        starts, names = (events.flatten().field(key).to_numpy(zero_copy_only=False) for key in ("start", "name"))
-        inside = (starts >= 0) & (starts < table["recording_length"].to_numpy()[rows])
-        for wrong, what in ((~inside, "lies outside it"), ((names < 0) | (names >= known), "is of no known gesture")):
-            if wrong.any():
-                event = int(np.flatnonzero(wrong)[0])
-                raise RecipeError(
-                    f"{where}, recording {table['recording'][int(rows[event])].as_py()}: the event at sample "
-                    f"{starts[event]:g} {what}; correct it, or leave the recording out"
-                )
-        short = np.flatnonzero(table["recording_length"].to_numpy() < FrameGrid().kernel_size)
-        if short.size:
-            raise RecipeError(
-                f"{where}, recording {table['recording'][int(short[0])].as_py()} has fewer than "
-                f"{FrameGrid().kernel_size} samples, which make one frame; leave it out"
-            )
-
-
-def _recording_lengths(split: datasets.Dataset) -> np.ndarray:
-    """(recordings,) samples of each."""
-    first = np.asarray(split.with_format("numpy")["start"]) == 0
-    return np.asarray(split.with_format("numpy")["recording_length"])[first]
-
-
-def _subjects(split: datasets.Dataset, cutting: Cutting) -> list[str]:
-    """(windows,) the subject of each."""
-    firsts = [name for name, start in zip(split["subject"], split["start"], strict=True) if start == 0]
-    counts = [cutting.count(length) for length in _recording_lengths(split).tolist()]
-    return [name for name, count in zip(firsts, counts, strict=True) for _ in range(count)]
+    That is a few in a thousand; starting from one half, as many steps as there are in a short training go into it.
+    """
+    odds = np.clip(rates, 1e-4, 1 - 1e-4)
+    bias = torch.from_numpy(np.log(odds / (1 - odds)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "frame_classifier" in name and name.endswith("bias"):  # with adapters there are two
+                parameter.copy_(bias)

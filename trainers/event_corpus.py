@@ -1,0 +1,81 @@
+"""What the training of events needs of a corpus: recordings with events of known gestures inside them."""
+
+from __future__ import annotations
+
+import datasets
+import numpy as np
+
+from dataset_builders.continuous_view import Cutting
+from tinymyo_hf import TinyMyoFeatureExtractor
+from tinymyo_hf.event_detection import FrameGrid
+from trainers.errors import RecipeError
+from trainers.event_targets import PULSE
+
+_ROWS = 256  # whose events are read at a time
+
+
+def check_corpus(corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, name: str) -> None:
+    """Raise `RecipeError` unless rows are recordings with events of known gestures inside them."""
+    features = next(iter(corpus.values())).features
+    if "events" not in features:
+        raise RecipeError(
+            f"dataset {name} has no events: train it with another task than events, or prepare it with events"
+        )
+    if "recording_length" not in features:
+        raise RecipeError(f"dataset {name} stores windows: add `rows: recordings` to dataset_config, or prepare it so")
+    if not isinstance(features["events"].feature["name"], datasets.ClassLabel):
+        raise RecipeError(
+            f"dataset {name}: the names of its events are free text; prepare it with the names of its gestures"
+        )
+    if extractor.normalization != "none" and extractor.normalization_scope == "window":
+        raise RecipeError(
+            f"dataset {name} is normalised window by window, but gestures are detected across windows: set "
+            'normalization_scope to "recording", or normalization to "none", in dataset_config'
+        )
+    for split_name, split in corpus.items():
+        _check_events(split, f"dataset {name}, {split_name} split")
+
+
+def _check_events(split: datasets.Dataset, where: str) -> None:
+    known = len(split.features["events"].feature["name"].names)
+    columns = split.select_columns(["events", "recording", "recording_length"]).with_format("arrow")
+    for table in columns.iter(batch_size=_ROWS):
+        events = table["events"].combine_chunks()
+        rows = np.repeat(np.arange(len(table)), events.value_lengths().to_numpy())
+        starts, names = (events.flatten().field(key).to_numpy(zero_copy_only=False) for key in ("start", "name"))
+        inside = (starts >= 0) & (starts < table["recording_length"].to_numpy()[rows])
+        for wrong, what in ((~inside, "lies outside it"), ((names < 0) | (names >= known), "is of no known gesture")):
+            if wrong.any():
+                event = int(np.flatnonzero(wrong)[0])
+                raise RecipeError(
+                    f"{where}, recording {table['recording'][int(rows[event])].as_py()}: the event at sample "
+                    f"{starts[event]:g} {what}; correct it, or leave the recording out"
+                )
+        short = np.flatnonzero(table["recording_length"].to_numpy() < FrameGrid().kernel_size)
+        if short.size:
+            raise RecipeError(
+                f"{where}, recording {table['recording'][int(short[0])].as_py()} has fewer than "
+                f"{FrameGrid().kernel_size} samples, which make one frame; leave it out"
+            )
+
+
+def recording_lengths(split: datasets.Dataset) -> np.ndarray:
+    """(recordings,) samples of each."""
+    first = np.asarray(split.with_format("numpy")["start"]) == 0
+    return np.asarray(split.with_format("numpy")["recording_length"])[first]
+
+
+def window_subjects(split: datasets.Dataset, cutting: Cutting) -> list[str]:
+    """(windows,) the subject of each."""
+    firsts = [name for name, start in zip(split["subject"], split["start"], strict=True) if start == 0]
+    counts = [cutting.count(length) for length in recording_lengths(split).tolist()]
+    return [name for name, count in zip(firsts, counts, strict=True) for _ in range(count)]
+
+
+def pulse_rates(split: datasets.Dataset, sampling_rate: float) -> np.ndarray:
+    """(gestures,) share of the recorded time that lies in a pulse of each gesture."""
+    events = np.zeros(len(split.features["events"].feature["name"].names))
+    for table in split.select_columns("events").with_format("arrow").iter(batch_size=_ROWS):
+        names = table["events"].combine_chunks().flatten().field("name").to_numpy(zero_copy_only=False)
+        events += np.bincount(names, minlength=len(events))
+    return events * (PULSE[1] - PULSE[0]) * sampling_rate / recording_lengths(split).sum()

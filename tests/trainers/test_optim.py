@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import get_scheduler
+from transformers import TrainingArguments, get_scheduler
 
+from dataset_builders.torch_view import WindowDataset, collate_windows
 from tinymyo_hf import TinyMyoForPreTraining, TinyMyoForSequenceClassification
-from trainers.errors import RecipeError
+from trainers.errors import DivergenceError, RecipeError
 from trainers.optim import (
+    LayerwiseTrainer,
     WeightAverage,
     balanced_class_weights,
     classification_loss,
@@ -123,3 +125,59 @@ def test_loss_with_weights_smoothing_and_accumulation():
     halves = classification_loss(0.1, weights)
     parts = [halves({"logits": logits[i : i + 3]}, labels[i : i + 3], num_items_in_batch=6) for i in (0, 3)]
     assert torch.allclose(sum(parts), halves({"logits": logits}, labels))
+
+
+@pytest.fixture
+def make_trainer(tiny_corpus, tiny_config, tmp_path):
+    """A function that makes a trainer of the tiny classifier, two updates of two micro-batches of 8 windows."""
+
+    def make(windows=None, seed=0, **options):
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path / "run"),
+            max_steps=2,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=2,
+            seed=seed,
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+        torch.manual_seed(0)
+        return LayerwiseTrainer(
+            model=TinyMyoForSequenceClassification(tiny_config),
+            args=arguments,
+            train_dataset=windows or WindowDataset(tiny_corpus[0]["train"]),
+            data_collator=collate_windows,
+            **options,
+        )
+
+    return make
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_changes_a_weight(make_trainer, tiny_corpus):
+    view = WindowDataset(tiny_corpus[0]["train"])
+    items = [view[i] for i in range(32)]
+    for item in items:
+        item["input_values"][0, 3] = float("nan")
+    trainer = make_trainer(items)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    with pytest.raises(DivergenceError, match=r"step 1 .*the loss is nan.* 8 of 8 windows are not finite"):
+        trainer.train()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_parameters())
+
+
+def test_augmentations_differ_by_micro_batch_step_and_seed(make_trainer):
+    def draws_of(seed):
+        draws = []
+
+        def record(windows, generator):
+            draws.append(torch.rand(1, generator=generator).item())
+            return windows
+
+        make_trainer(seed=seed, augmentation=record).train()
+        return draws
+
+    first = draws_of(0)
+    assert len(first) == 4 and draws_of(0) == first
+    assert len({*first, *draws_of(1)}) == 8

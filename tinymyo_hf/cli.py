@@ -258,14 +258,14 @@ for experiment in (personalize, reproduce, search):
 @_command(context_settings=FIELDS)
 def evaluate(
     context: typer.Context,
-    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained classifier.")],
+    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
     dataset: Annotated[str, typer.Option(help="A builder (uci_emg, ...) or a prepared folder.")],
     data_dir: DataDir = None,
     split: Split = Split.test,
     output: Annotated[Path, typer.Option(help="Folder for the report and the plots.")] = Path("evaluation"),
     batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 64,
     num_proc: NumProc = None,
-    baselines: Annotated[bool, typer.Option(help="Also fit LDA and a random forest on the training split.")] = True,
+    baselines: Annotated[bool, typer.Option(help="Also fit the classical models on the training split.")] = True,
 ) -> None:
     """Score a checkpoint on a split: metrics, a row per subject, plots.
 

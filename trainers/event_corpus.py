@@ -11,7 +11,25 @@ from tinymyo_hf.event_detection import FrameGrid
 from trainers.errors import RecipeError
 from trainers.event_targets import PULSE
 
+WINDOWS_OF_A_FRAME = 4
+"""Inference averages over so many windows: their stride is a quarter of their length (8 s and 2 s in the paper)."""
+
 _ROWS = 256  # whose events are read at a time
+
+
+def inference_stride(window_length: int, grid: FrameGrid) -> int:
+    """Samples between the windows of inference, whole frames.
+
+    Raises:
+        RecipeError: windows that are too short to overlap.
+    """
+    stride = window_length // WINDOWS_OF_A_FRAME // grid.stride * grid.stride
+    if not stride or stride > window_length - grid.kernel_size + grid.stride:
+        raise RecipeError(
+            f"window_length={window_length}: events need windows of at least {WINDOWS_OF_A_FRAME * grid.stride} samples, "
+            "and seconds of signal are usual; change dataset_config.window_length"
+        )
+    return stride
 
 
 def check_corpus(corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, name: str) -> None:

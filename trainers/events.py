@@ -26,7 +26,7 @@ from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassifica
 from trainers.arguments import DataArguments, EventsArguments, ModelArguments
 from trainers.errors import RecipeError
 from trainers.event_baselines import PowerRecording, block_log_power, run_event_baselines
-from trainers.event_corpus import check_corpus, pulse_rates, recording_lengths, window_subjects
+from trainers.event_corpus import check_corpus, inference_stride, pulse_rates, recording_lengths, window_subjects
 from trainers.event_metrics import EventCounts, count_events, event_scores
 from trainers.event_report import excerpt, gesture_tables, plot_event_results
 from trainers.event_targets import EventTargets, collate_event_windows
@@ -42,8 +42,6 @@ COLUMNS = (
     Column("false_activations_per_hour", "False activations/h", digits=0),
     Column("cler_pooled", "CLER, pooled", digits=4),
 )
-WINDOWS_OF_A_FRAME = 4
-"""Inference averages over so many windows: their stride is a quarter of their length (8 s and 2 s in the paper)."""
 AUGMENTATIONS_IN_TIME = ("time_shift", "time_reversal")
 
 
@@ -101,7 +99,7 @@ class EventsTask(Task):
             for name, split in data.items()
         }
         # Windows overlap at inference, whatever they do in training; the pipeline reads it from the extractor.
-        settings = extractor.to_dict() | {"stride": length // WINDOWS_OF_A_FRAME // grid.stride * grid.stride}
+        settings = extractor.to_dict() | {"stride": inference_stride(length, grid)}
         super().__init__(views, type(extractor)(**settings), corpus, collate_event_windows)
         self.data = data
         self.labels = list(names)

@@ -238,3 +238,10 @@ def test_events_that_cannot_be_used(load_task, corpus):
         load_task(
             datasets.DatasetDict({n: s.cast(datasets.Features(s.features | names)) for n, s in corpus[0].items()})
         )
+
+
+def test_windows_that_cannot_overlap(corpus):
+    data, extractor = corpus
+    short = type(extractor)(**extractor.to_dict() | {"window_length": 20, "stride": 20})
+    with pytest.raises(RecipeError, match="window_length=20: events need windows of at least 40"):
+        EventsTask(data, short, "tiny", FrameGrid())

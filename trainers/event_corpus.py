@@ -25,9 +25,10 @@ def inference_stride(window_length: int, grid: FrameGrid) -> int:
     """
     stride = window_length // WINDOWS_OF_A_FRAME // grid.stride * grid.stride
     if not stride or stride > window_length - grid.kernel_size + grid.stride:
+        least = WINDOWS_OF_A_FRAME * grid.stride
         raise RecipeError(
-            f"window_length={window_length}: events need windows of at least {WINDOWS_OF_A_FRAME * grid.stride} samples, "
-            "and seconds of signal are usual; change dataset_config.window_length"
+            f"window_length={window_length}: events need windows of at least {least} samples, and seconds of signal are "
+            "usual; change dataset_config.window_length"
         )
     return stride
 

@@ -99,6 +99,8 @@ def run(
         "window": {"length": train.time, "sampling_rate": corpora[0].extractor.sampling_rate, "channels": channels},
         "batch": _batch_size(arguments),
         "probe": arguments.probe,
+        "mask_ratio": model.config.mask_ratio,
+        "validation_windows": arguments.validation_windows,
         "parameters": parameter_counts(model),
         "train_seconds": round(seconds, 1),
         "steps": trainer.state.global_step,
@@ -172,18 +174,17 @@ class _Reconstructions(TrainerCallback):
 
     def __init__(self, trainer: PretrainingTrainer, count: int, sampling_rate: float, folder: Path):
         mix = trainer.eval_dataset
-        positions = [round(i * (len(mix) - 1) / max(count - 1, 1)) for i in range(min(count, len(mix)))]
+        positions = [(2 * i + 1) * len(mix) // (2 * count) for i in range(min(count, len(mix)))]
         self.batch = collate_windows(mix.__getitems__(positions))
         self.titles = [f"{trainer.corpora[source]}, window {mix.place(p)[1]}" for p, source in
                        zip(positions, self.batch["source"].tolist(), strict=True)]  # fmt: skip
         self.trainer, self.sampling_rate, self.folder = trainer, sampling_rate, folder
 
     def on_evaluate(self, args, state, control, **kwargs):
-        reconstruction = self.trainer.reconstruct(self.batch)
+        outputs = self.trainer.reconstruct(self.batch)
         if state.is_world_process_zero:
             path = self.folder / f"step-{state.global_step:07d}.png"
-            patch_size = self.trainer.patch_size
-            plot_reconstructions(self.batch, reconstruction, patch_size, self.sampling_rate, self.titles, path)
+            plot_reconstructions(self.batch, outputs, self.trainer.patch_size, self.sampling_rate, self.titles, path)
 
 
 def _train_or_resume(trainer: PretrainingTrainer) -> float:

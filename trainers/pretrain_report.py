@@ -11,14 +11,16 @@ from huggingface_hub import ModelCardData
 
 from trainers.report import Column, format_score, markdown_table, save_figure, write_text
 
-COLUMNS = (
-    Column("explained", "variance explained %", scale=100.0),
-    Column("probe_accuracy", "probe accuracy %", scale=100.0),
+EXPLAINED = (
+    Column("strength_explained", "strength explained %", scale=100.0),
+    Column("explained", "signal explained %", scale=100.0),
 )
+PROBE = Column("probe_accuracy", "probe accuracy %", scale=100.0)
+COLUMNS = (EXPLAINED[0], PROBE, EXPLAINED[1])
 
 
 def write_plots(results: Mapping[str, Any], folder: Path) -> None:
-    """`learning_curves.png`: training and validation loss, variance explained and, where there is one, the probe."""
+    """`learning_curves.png`: training and validation loss, what is explained and, where there is one, the probe."""
     figure, (losses, scores) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for rows, style, title in ((results["losses"], "--", "training"), (results["evaluations"], "-", "validation")):
         losses.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], style, label=title)
@@ -41,13 +43,14 @@ def summarize(results: Mapping[str, Any], folder: Path) -> str:
 
 def _score_table(results: Mapping[str, Any]) -> str:
     last = results["evaluations"][-1]
-    names = [corpus["name"] for corpus in results["corpora"] if f"{corpus['name']}_loss" in last]
-    rows = [["all", f"{last['loss']:.5f}", format_score(COLUMNS[0], last["explained"])]]
-    rows += [
-        [name, f"{last[f'{name}_loss']:.5f}", format_score(COLUMNS[0], last[f"{name}_explained"])] for name in names
+    columns = [column for column in EXPLAINED if column.key in last]
+    prefixes = {"all": ""} | {c["name"]: f"{c['name']}_" for c in results["corpora"] if f"{c['name']}_loss" in last}
+    rows = [
+        [name, f"{last[f'{prefix}loss']:.5f}", *(format_score(c, last[f"{prefix}{c.key}"]) for c in columns)]
+        for name, prefix in prefixes.items()
     ]
-    table = markdown_table(["Validation windows", "Loss", "Variance explained where masked (%)"], rows)
-    if "probe_accuracy" in last:
+    table = markdown_table(["Validation windows", "loss", *(column.title for column in columns)], rows)
+    if PROBE.key in last:
         table += (
             f"\n\nLinear probe on {results['probe']['dataset']}: accuracy {100 * last['probe_accuracy']:.2f} %, "
             f"macro F1 {100 * last['probe_f1_macro']:.2f} %"
@@ -67,6 +70,9 @@ def write_pretraining_card(results: Mapping[str, Any], folder: Path) -> None:
 
 def _body(results: Mapping[str, Any]) -> str:
     window, batch, environment = results["window"], results["batch"], results["environment"]
+    strength = ""
+    if "strength_explained" in results["evaluations"][-1]:
+        strength = "Strength explained: the same for the log RMS of each hidden token, against the window's mean.\n"
     corpora = markdown_table(
         ["Corpus", "Channels", "Subjects", "Training windows", "Per epoch", "Validation windows", "Licence"],
         [
@@ -87,8 +93,9 @@ def _body(results: Mapping[str, Any]) -> str:
     command = results["command"] or "trainers.pretrain.run(...), with the arguments in results.json"
     return f"""# TinyMyo encoder
 
-Surface-EMG encoder of {results["parameters"]["total"]:,} parameters, pretrained by masked reconstruction: half of the
-tokens of each window are hidden, and the model restores their samples.
+Surface-EMG encoder of {results["parameters"]["total"]:,} parameters (with the decoder it was trained with), pretrained
+by masked reconstruction: {results["mask_ratio"]:.0%} of the tokens of each window are hidden, and the model restores
+{"their samples and how strong each is" if strength else "their samples"}.
 
 Input: windows of {window["length"]} samples ({window["length"] / window["sampling_rate"]:g} s at
 {window["sampling_rate"]:g} Hz), up to {window["channels"]} channels in training; the encoder takes any number.
@@ -117,7 +124,9 @@ trained on it.
 
 {_score_table(results)}
 
-Variance explained: 1 - squared error / variance of the channel within the window, over the masked samples.
+Signal explained: 1 - squared error / squared deviation from the channel's mean in the window, over the hidden samples.
+{strength}Scored are at most {results["validation_windows"]:,} windows of each corpus, always with the same tokens
+hidden.
 
 ![Learning curves](learning_curves.png)
 

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from transformers import EvalPrediction, TrainerCallback
 
+from tinymyo_hf.tinymyo.modeling_tinymyo import patch_log_rms
 from trainers.optim import LayerwiseTrainer
 from trainers.probe import LinearProbe
 from trainers.window_mix import WindowMix
 
+BY_CORPUS = ("loss", "explained", "strength_explained")  # scores that are also given for each corpus
 _BOOKKEEPING = ("position", "source")  # entries of a batch that the model does not take
 
 
@@ -86,7 +88,7 @@ class PretrainingTrainer(LayerwiseTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, torch.Tensor, torch.Tensor]:
-        """Per window the summed errors and the numbers of masked and visible tokens (batch, 6), and its source."""
+        """The `window_sums` of a batch, and the source of each window."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**_model_inputs(inputs))
@@ -101,10 +103,10 @@ class PretrainingTrainer(LayerwiseTrainer):
         return output
 
     @torch.no_grad()
-    def reconstruct(self, batch: dict[str, Any]) -> torch.Tensor:
-        """(batch, tokens, patch_size) for a batch of the validation mix."""
+    def reconstruct(self, batch: dict[str, Any]) -> Any:
+        """The model's output for a batch of the validation mix."""
         self.model.eval()
-        return self.model(**_model_inputs(self._prepare_inputs(batch)))["reconstruction"]
+        return self.model(**_model_inputs(self._prepare_inputs(batch)))
 
     def _scores(self, prediction: EvalPrediction) -> dict[str, float]:
         sums, sources = np.asarray(prediction.predictions, np.float64), np.asarray(prediction.label_ids)
@@ -112,18 +114,21 @@ class PretrainingTrainer(LayerwiseTrainer):
         for source, name in enumerate(self.corpora):
             if len(self.corpora) > 1 and (sources == source).any():
                 means = self._means(sums[sources == source].sum(axis=0))
-                scores |= {f"{name}_{key}": means[key] for key in ("loss", "explained")}
+                scores |= {f"{name}_{key}": means[key] for key in BY_CORPUS if key in means}
         return scores
 
     def _means(self, sums: np.ndarray) -> dict[str, float]:
-        masked, masked_tokens, visible, visible_tokens, squared, power = sums
+        masked, masked_tokens, visible, visible_tokens, squared, power, strength, spread = sums
         masked_loss, visible_loss = masked / max(masked_tokens, 1), visible / max(visible_tokens, 1)
-        return {
+        means = {
             "loss": float(masked_loss + self.visible_loss_weight * visible_loss),
             "masked_loss": float(masked_loss),
             "visible_loss": float(visible_loss),
             "explained": float(1 - squared / max(power, 1e-12)),
         }
+        if self.model.config.power_loss_weight:
+            means["strength_explained"] = float(1 - strength / max(spread, 1e-12))
+        return means
 
     def describe_batch(self, inputs: dict[str, Any]) -> str:
         """The corpora of a batch, how often each, and the recordings of windows that are not finite."""
@@ -143,23 +148,29 @@ def window_sums(inputs: dict[str, torch.Tensor], outputs: Any, patch_size: int) 
 
     Args:
         inputs: `input_values` (batch, channels, time), `bool_masked_pos` and perhaps `channel_mask`.
-        outputs: `token_loss` (batch, tokens) and `reconstruction` (batch, tokens, patch_size) of the model.
+        outputs: `token_loss` (batch, tokens), `reconstruction` (batch, tokens, patch_size) and, if predicted, `log_rms`
+            (batch, tokens).
 
     Returns:
-        float32 (batch, 6): summed loss and number of masked tokens, the same of visible tokens, and, of the masked
-        samples, the squared error and the squared deviation from the channel's mean.
+        float32 (batch, 8): summed loss and number of masked tokens, the same of visible tokens, and, of what is masked,
+        the squared error of the samples and their squared deviation from the channel's mean, the squared error of the
+        log RMS (0 where it is not predicted) and its squared deviation from the window's mean.
     """
     values = inputs["input_values"].float()
     patches = values.unflatten(-1, (-1, patch_size)).flatten(1, 2)
     masked = inputs["bool_masked_pos"]
-    visible = ~masked
+    real = torch.ones_like(masked)
     if "channel_mask" in inputs:
-        visible = visible & inputs["channel_mask"].repeat_interleave(patches.shape[1] // values.shape[1], dim=1)
-    loss = outputs["token_loss"]
+        real = inputs["channel_mask"].repeat_interleave(patches.shape[1] // values.shape[1], dim=1)
+    visible = real & ~masked
+    loss, log_rms = outputs["token_loss"], patch_log_rms(patches)
     squared = (outputs["reconstruction"].float() - patches).square().sum(dim=-1)
     centred = (values - values.mean(dim=-1, keepdim=True)).unflatten(-1, (-1, patch_size)).flatten(1, 2)
+    predicted = outputs["log_rms"].float() if outputs.get("log_rms") is not None else log_rms
+    mean = (log_rms * real).sum(dim=1, keepdim=True) / real.sum(dim=1, keepdim=True)
     columns = (
         loss * masked, masked, loss * visible, visible, squared * masked, centred.square().sum(dim=-1) * masked,
+        (predicted - log_rms).square() * masked, (log_rms - mean).square() * masked,
     )  # fmt: skip
     return torch.stack([column.float().sum(dim=1) for column in columns], dim=1)
 

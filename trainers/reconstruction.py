@@ -17,7 +17,7 @@ _TRUTH, _MASKED, _MODEL = "#555555", "#E69F00", "#0072B2"
 
 def plot_reconstructions(
     batch: Mapping[str, torch.Tensor],
-    reconstruction: torch.Tensor,
+    outputs: Mapping[str, torch.Tensor],
     patch_size: int,
     sampling_rate: float,
     titles: Sequence[str],
@@ -27,12 +27,15 @@ def plot_reconstructions(
 
     Args:
         batch: `input_values` (windows, channels, time), `bool_masked_pos` and perhaps `channel_mask`.
-        reconstruction: (windows, tokens, patch_size).
+        outputs: `reconstruction` (windows, tokens, patch_size) and perhaps `log_rms` (windows, tokens) of the model.
         titles: one per window.
     """
     signal = batch["input_values"].float().cpu().numpy()
     windows, channels, time = signal.shape
-    model = reconstruction.float().cpu().numpy().reshape(windows, channels, time)
+    model = outputs["reconstruction"].float().cpu().numpy().reshape(windows, channels, time)
+    strength = outputs.get("log_rms")
+    if strength is not None:
+        strength = strength.float().exp().cpu().numpy().reshape(windows, channels, -1).repeat(patch_size, axis=-1)
     hidden = batch["bool_masked_pos"].cpu().numpy().reshape(windows, channels, -1)
     real = batch["channel_mask"].sum(dim=1).tolist() if "channel_mask" in batch else [channels] * windows
     rows = min(CHANNELS_SHOWN, *real)
@@ -48,12 +51,18 @@ def plot_reconstructions(
                 edge = patch * patch_size / sampling_rate
                 axes.axvspan(edge, edge + patch_size / sampling_rate, color=_MASKED, alpha=0.25, linewidth=0)
             axes.plot(seconds, signal[window, channel], color=_TRUTH, linewidth=0.8, label="recorded")
-            shown = np.where(np.repeat(hidden[window, channel], patch_size), model[window, channel], np.nan)
+            where = np.repeat(hidden[window, channel], patch_size)
+            shown = np.where(where, model[window, channel], np.nan)
             axes.plot(seconds, shown, color=_MODEL, linewidth=1.1, label="reconstructed where hidden (shaded)")
+            if strength is not None:
+                rms = strength[window, channel]
+                axes.fill_between(
+                    seconds, -rms, rms, where, color=_MODEL, alpha=0.2, linewidth=0, label="predicted RMS"
+                )
             axes.set_ylabel(f"channel {channel + 1}", fontsize="small")
             axes.tick_params(labelsize="small")
         grid[0, window].set_title(titles[window], fontsize="medium")
         grid[-1, window].set_xlabel("Seconds")
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     save_figure(figure, path)

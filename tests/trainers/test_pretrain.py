@@ -168,18 +168,31 @@ def test_the_loss_is_the_papers_over_real_tokens_alone(corpora, pretrain_tiny, i
 
 
 def test_scores_of_validation_windows():
-    # A real channel of two patches, of which the first is masked, and a padded one.
+    # A real channel of two patches, of which the first is masked, and a padded one. RMS: 1 and 7; 7 again is padding.
     outputs = {
         "token_loss": torch.tensor([[0.125, 1.5, 9.0, 9.0]]),
         "reconstruction": torch.tensor([[[1.5, -0.5], [3.0, 1.0], [0.0, 0.0], [0.0, 0.0]]]),
+        "log_rms": torch.tensor([[0.5, 0.0, 0.0, 0.0]]),
     }
     batch = {
-        "input_values": torch.tensor([[[1.0, -1.0, 1.0, -1.0], [7.0, 7.0, 7.0, 7.0]]]),
+        "input_values": torch.tensor([[[1.0, -1.0, 7.0, -7.0], [7.0, 7.0, 7.0, 7.0]]]),
         "bool_masked_pos": torch.tensor([[True, False, False, False]]),
         "channel_mask": torch.tensor([[True, False]]),
     }
-    # Of the masked samples: errors of 0.5 and 0.5, deviations of 1 and 1 from the channel's mean of 0.
-    assert window_sums(batch, outputs, 2)[0].tolist() == pytest.approx([0.125, 1, 1.5, 1, 0.5, 2])
+    # Of what is masked: errors of 0.5 and 0.5, and deviations of 1 and 1 from the channel's mean of 0; an error of 0.5
+    # in log RMS, and a deviation of log 7 / 2 from the mean of log 1 and log 7.
+    expected = [0.125, 1, 1.5, 1, 0.5, 2, 0.25, (np.log(7) / 2) ** 2]
+    assert window_sums(batch, outputs, 2)[0].tolist() == pytest.approx(expected, rel=2e-3)
+    del outputs["log_rms"]
+    assert window_sums(batch, outputs, 2)[0, 6] == 0
+
+
+def test_the_strength_of_patches_is_scored_where_it_is_a_target(pretrain_tiny, tmp_path):
+    results = pretrain_tiny(plots=True, reconstructions=1, model_config=TINY_MODEL | {"power_loss_weight": 1.0})
+    scores = [row["strength_explained"] for row in results["evaluations"]]
+    assert scores[0] < scores[-1] < 1
+    assert "strength explained %" in results["summary"]
+    assert "how strong each is" in (tmp_path / "run/README.md").read_text()
 
 
 def test_a_folder_has_all_that_a_user_needs(pretrain_tiny, tmp_path):

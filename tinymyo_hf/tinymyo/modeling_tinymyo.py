@@ -456,6 +456,11 @@ def fused_size(config: TinyMyoConfig) -> int:
     return config.hidden_size * (config.num_channels if config.channel_fusion == "concat" else 1)
 
 
+def patch_log_rms(patches: torch.Tensor) -> torch.Tensor:
+    """(..., patch_size) -> (...), the logarithm of the RMS, bounded where a patch is silent."""
+    return 0.5 * torch.log(patches.square().mean(dim=-1) + POWER_FLOOR)
+
+
 class TinyMyoForPreTraining(TinyMyoPreTrainedModel):
     """Masked reconstruction: half of the tokens are replaced by a mask token, a linear decoder restores the samples.
 
@@ -515,8 +520,7 @@ class TinyMyoForPreTraining(TinyMyoPreTrainedModel):
         log_rms = None
         if self.power_decoder is not None:
             log_rms = self.power_decoder(outputs.last_hidden_state).squeeze(-1)  # (batch, tokens)
-            strength = 0.5 * torch.log(targets.square().mean(dim=-1) + POWER_FLOOR)
-            power_error = nn.functional.smooth_l1_loss(log_rms.float(), strength, reduction="none")
+            power_error = nn.functional.smooth_l1_loss(log_rms.float(), patch_log_rms(targets), reduction="none")
             error = error + self.config.power_loss_weight * power_error
         visible = ~bool_masked_pos if token_mask is None else ~bool_masked_pos & token_mask
         masked = bool_masked_pos if token_mask is None else bool_masked_pos & token_mask

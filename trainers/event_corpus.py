@@ -27,8 +27,8 @@ def inference_stride(window_length: int, grid: FrameGrid) -> int:
     if not stride or stride > window_length - grid.kernel_size + grid.stride:
         least = WINDOWS_OF_A_FRAME * grid.stride
         raise RecipeError(
-            f"window_length={window_length}: events need windows of at least {least} samples, and seconds of signal are "
-            "usual; change dataset_config.window_length"
+            f"window_length={window_length}: events need windows of at least {least} samples, and seconds are usual; "
+            "change dataset_config.window_length"
         )
     return stride
 

@@ -152,11 +152,10 @@ class RegressionTask(Task):
     @classmethod
     def card(cls, results: Mapping[str, Any]) -> dict[str, str]:
         outputs, window = results["outputs"], results["window"]
-        overlap = window["stride"] < window["length"]
         counted = (
-            f"with a stride of {window['stride']} samples\na frame counts in each window that covers it"
-            if overlap
-            else "windows do not overlap, so that every frame\ncounts once"
+            f"Windows start every {window['stride']} samples: a frame counts in each of those that cover it."
+            if window["stride"] < window["length"]
+            else "Windows do not overlap: every frame counts once."
         )
         return {
             "model": (
@@ -168,23 +167,22 @@ class RegressionTask(Task):
                 f'print(track("recording.csv", sampling_rate={window["sampling_rate"]:g})["values"])'
             ),
             "scores": (
-                "MAE and RMSE in the unit of the targets; every score is computed for each output over all frames of "
-                f"the split, and the\ntable shows the mean over the outputs; {counted}.\n"
-                "Each model saw the same windows. The baselines are a constant, and ridge regression (alpha chosen on "
-                "held-out training\nrecordings) and a random forest on the RMS of each channel in each patch of the "
-                "window."
+                "MAE and RMSE in the unit of the targets. Every score is computed for each output over all frames of "
+                f"the split; the table\nshows the mean over the outputs. {counted}\nEach model saw the same windows. "
+                "The baselines are a constant, and ridge regression (alpha chosen on held-out training\nrecordings) "
+                "and a random forest on the RMS of each channel in each patch of the window."
             ),
             "details": f"""### By output (MAE / RMSE / R2)
 
 {score_rows(models_of(results, "per_output", "output"), "output")}
 
-![By output](per_output.png)
-
-![Predicted and true](traces.png)
-
 ### By subject (MAE / RMSE / R2)
 
-{score_rows(models_of(results, "per_subject", "subject"), "subject")}""",
+{score_rows(models_of(results, "per_subject", "subject"), "subject")}
+
+![By output](per_output.png)
+
+![Predicted and true](traces.png)""",
             "limits": f"Measured only on the subjects, electrodes and movements of `{results['dataset']}`.",
         }
 

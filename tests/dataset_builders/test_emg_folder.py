@@ -117,6 +117,16 @@ def test_held_out_subjects(folder):
     assert "both" in failure(folder, test_subjects=["p0"], validation_subjects=["p0"])
 
 
+def test_everything_in_one_split(folder):
+    edit(folder, 2, subject=None)  # with nobody to hold out
+    data, _ = load_corpus("emg_folder", folder, protocol="all_train", **SMALL)
+    assert {split: len(part) for split, part in data.items()} == {"train": 56}
+    for line in range(2, 10):
+        edit(folder, line, split="test")
+    data, _ = load_corpus("emg_folder", folder, protocol="all_train", **SMALL)
+    assert list(data) == ["train"]
+
+
 def test_a_label_per_sample(folder):
     for i in range(8):
         (folder / f"r{i}.{('csv', 'tsv', 'parquet', 'npy', 'npz', 'mat', 'h5', 'csv')[i]}").unlink()

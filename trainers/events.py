@@ -228,7 +228,9 @@ class EventsTask(Task):
                 "detected, the share taken for\nanother gesture, averaged over gestures and then over recordings (or "
                 "from all recordings pooled). It leaves out events\nthat were missed and false activations, which are "
                 "counted beside it; F1 counts all of them. A prediction is an upward\ncrossing of probability 0.35, "
-                "and belongs to an event from 50 ms before to 250 ms after it. The baselines are described\nin "
+                "and belongs to an event from 50 ms before to 250 ms after it. A\nrelease counts only while its finger "
+                "is pressed, as the true events say: taking one finger's release for the other's\nis no error. The "
+                "baselines are described in\n"
                 "`trainers/event_baselines.py`; their thresholds are the best in F1 on the training split."
             ),
             "details": gesture_tables(results),

@@ -79,7 +79,9 @@ def plot_scores(scores: Scores, path: Path) -> None:
             marker=MARKERS[index % len(MARKERS)], color=colours(index % 10), capsize=3, label=name,
             linestyle="--" if name in ("LDA", "Random forest") else "-",
         )  # fmt: skip
-    axes.set(xscale="log", xlabel="Labelled training windows, percent", ylabel="Test accuracy, percent")
+    axes.set(
+        xscale="log", xlim=(0.8, 125), xlabel="Labelled training windows, percent", ylabel="Test accuracy, percent"
+    )
     axes.set_title("UCI EMG, six gestures, windows of 200 samples, unseen subjects")
     axes.set_xticks([1, 10, 100], ["1", "10", "100"])
     axes.grid(alpha=0.3)

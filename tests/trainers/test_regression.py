@@ -140,6 +140,8 @@ def test_targets_that_cannot_be_learnt(regression_corpus, train_regression):
         train_regression(data=without)
     with pytest.raises(RecipeError, match="no windows in its validation split"):
         train_regression(data=datasets.DatasetDict(train=data["train"]))
+    with pytest.raises(RecipeError, match="label_smoothing_factor: a regression has no classes"):
+        train_regression(output_dir="smooth", label_smoothing_factor=0.1)
     with pytest.raises(RecipeError, match="time_shift moves windows in time but not their targets"):
         train_regression(output_dir="other", augmentations={"time_shift": {}})
 

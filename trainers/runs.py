@@ -26,7 +26,8 @@ _FREE = {
 
 
 def claim_output(folder: Path, settings: Mapping[str, Mapping[str, Any]], overwrite: bool = False) -> None:
-    """Make `folder` the output of the run described by `settings`; a folder of the same run is continued.
+    """Make `folder` the output of the run described by `settings`; a folder of the same run is continued, one in which
+    nothing was trained (the recipe was refused) is taken over.
 
     Args:
         settings: group -> field -> value, JSON types only.
@@ -41,7 +42,7 @@ def claim_output(folder: Path, settings: Mapping[str, Mapping[str, Any]], overwr
     if record.is_file():
         earlier = json.loads(record.read_text(encoding="utf-8"))
         changed = _first_difference(earlier, settings)
-        if changed and not overwrite:
+        if changed and not overwrite and _has_trained(folder):
             raise RecipeError(
                 f"{folder} holds another run ({changed}): pass --output_dir for a new folder, or --overwrite to "
                 "replace it"
@@ -62,10 +63,14 @@ def _first_difference(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -
     return None
 
 
+def _has_trained(folder: Path) -> bool:
+    return any(folder.glob("seed-*")) or (folder / "results.json").is_file()
+
+
 def _discard(folder: Path) -> None:
     """Remove what a run writes, and nothing else a user may have put beside it."""
     for entry in folder.iterdir():
-        if re.fullmatch(r"seed-\d+", entry.name) and entry.is_dir():
+        if re.fullmatch(r"seed-\d+|reconstructions", entry.name) and entry.is_dir():
             shutil.rmtree(entry)
         elif entry.suffix in {".json", ".png", ".safetensors"} or entry.name == "README.md":
             entry.unlink()

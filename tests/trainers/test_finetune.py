@@ -132,6 +132,15 @@ def test_fine_tuning_options(train_tiny, tmp_path):
     assert not torch.equal(merged[name], before[name])
 
 
+def test_a_recipe_that_was_refused_can_be_corrected_in_its_folder(train_tiny, tmp_path):
+    with pytest.raises(RecipeError, match="no field 'width'"):
+        train_tiny(model_config=TINY_MODEL | {"width": 3})
+    results = train_tiny(num_train_epochs=1)
+    assert json.loads((tmp_path / "run/run.json").read_text()) == results["arguments"]
+    with pytest.raises(RecipeError, match="holds another run .num_train_epochs: 1"):
+        train_tiny(num_train_epochs=2)
+
+
 def test_bf16_autocast_on_cpu(train_tiny):
     results = train_tiny(bf16=True, num_train_epochs=1)
     assert results["hyperparameters"]["bf16"] and results["test"]["accuracy"]["mean"] > 0

@@ -34,8 +34,20 @@ MAX_BLOCKS = 200_000
 """That LDA is fitted on: all of events, and others drawn at random."""
 THRESHOLDS = 24
 
-Detector = Callable[[np.ndarray, float], TimedEvents]
-"""(blocks, channels) log power and a threshold -> events."""
+
+@dataclass(frozen=True)
+class Detector:
+    """A fitted detector.
+
+    Attributes:
+        prepare: (blocks, channels) log power -> what does not depend on the threshold.
+        detect: that, and a threshold -> events.
+        thresholds: (candidates,) to choose from.
+    """
+
+    prepare: Callable[[np.ndarray], Any]
+    detect: Callable[[Any, float], TimedEvents]
+    thresholds: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -92,24 +104,36 @@ def run_event_baselines(
     results = {}
     for name, fit in (("Power threshold", _fit_power_threshold), ("LDA on channel power", _fit_lda)):
         started = time.perf_counter()
-        detect, thresholds = fit(train, names)
-        threshold = max(thresholds, key=lambda value: _f1(train, detect, value, names))
+        detector = fit(train, names)
+        threshold = _best_threshold(train, detector, names)
         seconds = time.perf_counter() - started
-        counts = [count_events(r.events, detect(r.log_power, threshold), names, r.seconds) for r in test]
+        counts = [
+            count_events(r.events, detector.detect(detector.prepare(r.log_power), threshold), names, r.seconds)
+            for r in test
+        ]
         results[name] = {
             **event_scores(counts, names),
-            "threshold": float(threshold),
+            "threshold": threshold,
             "fit_seconds": round(seconds, 3),
         }
     return results
 
 
-def _f1(recordings: Sequence[PowerRecording], detect: Detector, threshold: float, names: Sequence[str]) -> float:
-    counts = [count_events(r.events, detect(r.log_power, threshold), names, r.seconds) for r in recordings]
-    return sum(counts[1:], counts[0]).f1()
+def _best_threshold(recordings: Sequence[PowerRecording], detector: Detector, names: Sequence[str]) -> float:
+    """Of the candidates, the first with the highest F1 of all recordings together."""
+    prepared = [detector.prepare(recording.log_power) for recording in recordings]
+
+    def f1(threshold: float) -> float:
+        counts = [
+            count_events(recording.events, detector.detect(of, threshold), names, recording.seconds)
+            for recording, of in zip(recordings, prepared, strict=True)
+        ]
+        return sum(counts[1:], counts[0]).f1()
+
+    return float(max(detector.thresholds, key=f1))
 
 
-def _fit_power_threshold(train: Sequence[PowerRecording], names: Sequence[str]) -> tuple[Detector, np.ndarray]:
+def _fit_power_threshold(train: Sequence[PowerRecording], names: Sequence[str]) -> Detector:
     delay = round(PATTERN_DELAY / BLOCK)
     totals = np.zeros((len(names), train[0].log_power.shape[1]))
     counts = np.zeros(len(names))
@@ -120,17 +144,19 @@ def _fit_power_threshold(train: Sequence[PowerRecording], names: Sequence[str]) 
     known = np.flatnonzero(counts)
     templates = totals[known] / counts[known, None]
 
-    def detect(log_power: np.ndarray, threshold: float) -> TimedEvents:
-        power = _total_power(log_power)
+    def prepare(log_power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        distances = ((_patterns(log_power)[:, None] - templates) ** 2).sum(axis=2)
+        return _total_power(log_power), known[distances.argmin(axis=1)]
+
+    def detect(prepared: tuple[np.ndarray, np.ndarray], threshold: float) -> TimedEvents:
+        power, nearest = prepared
         rises = detect_events(power[:, None], block_times(len(power)), ["any"], threshold)
         # the burst is at its height a little after the rise
         blocks = np.minimum((rises.times / BLOCK).astype(int) + delay // 2, len(power) - 1)
-        patterns = _patterns(log_power)[blocks]
-        distances = ((patterns[:, None] - templates) ** 2).sum(axis=2)
-        return TimedEvents(known[distances.argmin(axis=1)], rises.times)
+        return TimedEvents(nearest[blocks], rises.times)
 
     powers = np.concatenate([_total_power(recording.log_power) for recording in train])
-    return detect, np.quantile(powers, np.linspace(0.4, 0.98, THRESHOLDS))
+    return Detector(prepare, detect, np.quantile(powers, np.linspace(0.4, 0.98, THRESHOLDS)))
 
 
 def _patterns(log_power: np.ndarray) -> np.ndarray:
@@ -156,7 +182,7 @@ def _history(log_power: np.ndarray, length: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(padded, length, axis=0).transpose(0, 2, 1)
 
 
-def _fit_lda(train: Sequence[PowerRecording], names: Sequence[str]) -> tuple[Detector, np.ndarray]:
+def _fit_lda(train: Sequence[PowerRecording], names: Sequence[str]) -> Detector:
     none = len(names)
     classes = [_block_classes(recording, none) for recording in train]
     rests = sum(int((of == none).sum()) for of in classes)
@@ -171,12 +197,15 @@ def _fit_lda(train: Sequence[PowerRecording], names: Sequence[str]) -> tuple[Det
     gestures = [label for label in lda.classes_.tolist() if label != none]
     columns = [lda.classes_.tolist().index(label) for label in gestures]
 
-    def detect(log_power: np.ndarray, threshold: float) -> TimedEvents:
-        probabilities = np.zeros((len(log_power), len(names)))
+    def prepare(log_power: np.ndarray) -> np.ndarray:
+        probabilities = np.zeros((len(log_power), len(names)), np.float32)
         probabilities[:, gestures] = lda.predict_proba(_lda_features(log_power))[:, columns]
-        return detect_events(probabilities, block_times(len(log_power)), names, threshold)
+        return probabilities
 
-    return detect, np.linspace(0.05, 0.95, THRESHOLDS)
+    def detect(probabilities: np.ndarray, threshold: float) -> TimedEvents:
+        return detect_events(probabilities, block_times(len(probabilities)), names, threshold)
+
+    return Detector(prepare, detect, np.linspace(0.05, 0.95, THRESHOLDS))
 
 
 def _lda_features(log_power: np.ndarray) -> np.ndarray:

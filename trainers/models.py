@@ -40,18 +40,21 @@ def build_model(
         RecipeError: an unknown preset or configuration field, or fields that contradict each other.
         CheckpointError: the checkpoint is missing, unreadable, or its encoder has another shape.
     """
+    _check_decided(arguments.model_config, head)
     if arguments.model_name_or_path is None:
-        model = model_class(_preset_config(arguments, head))
-    else:
-        model = _with_encoder_of(arguments.model_name_or_path, model_class, arguments, head, new_encoder_parts)
-    return choose_trainable(model, arguments)
+        return choose_trainable(model_class(_preset_config(arguments, head)), arguments)
+    model, fresh = _with_encoder_of(arguments.model_name_or_path, model_class, arguments, head, new_encoder_parts)
+    return choose_trainable(model, arguments, fresh)
 
 
-def choose_trainable(model: TinyMyoPreTrainedModel, arguments: ModelArguments) -> nn.Module:
-    """The model with its encoder frozen, or with adapters, as the arguments say."""
+def choose_trainable(model: TinyMyoPreTrainedModel, arguments: ModelArguments, fresh: Sequence[str] = ()) -> nn.Module:
+    """The model with its encoder frozen, or with adapters, as the arguments say; `fresh` parts of the encoder, which
+    have learned nothing yet, are trained whole."""
     if arguments.freeze_encoder:
         model.base_model.requires_grad_(False)
-    return _add_adapters(model, arguments) if arguments.lora else model
+        for part in fresh:
+            model.base_model.get_submodule(part).requires_grad_(True)
+    return _add_adapters(model, arguments, fresh) if arguments.lora else model
 
 
 def check_patches(config: TinyMyoConfig, extractor: TinyMyoFeatureExtractor) -> None:
@@ -71,9 +74,27 @@ def _preset_config(arguments: ModelArguments, head: Mapping[str, Any]) -> TinyMy
     preset = {name: value for name, value in TINYMYO_PRESETS[arguments.preset].items() if name != "num_labels"}
     _check_model_config(arguments.model_config)
     try:
-        return TinyMyoConfig(**{**preset, **arguments.model_config, **head})
+        config = TinyMyoConfig(**{**preset, **arguments.model_config, **head})
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise RecipeError(f"model_config: {_last_line(error)}") from None
+    _check_stem(f"preset {arguments.preset}", config, head)
+    return config
+
+
+def _check_decided(model_config: Mapping[str, Any], head: Mapping[str, Any]) -> None:
+    """Raise `RecipeError` for fields that the recipe sets to something else than the data and the task say."""
+    for name, value in model_config.items():
+        if name in head and value != head[name]:
+            raise RecipeError(f"model_config: {name} is {head[name]} by the data and the task, not {value}; remove it")
+
+
+def _check_stem(source: str, config: TinyMyoConfig, head: Mapping[str, Any]) -> None:
+    """Raise `RecipeError` for an encoder of frames under a head that works on patches."""
+    if config.stem != "patches" and "stem" not in head:
+        raise RecipeError(
+            f"{source} has an encoder with stem={config.stem}, which is for `task: events`; this task works on "
+            "patches: choose another preset or checkpoint"
+        )
 
 
 def _check_model_config(model_config: dict[str, Any]) -> None:
@@ -89,7 +110,8 @@ def _with_encoder_of(
     arguments: ModelArguments,
     head: Mapping[str, Any],
     new_encoder_parts: Sequence[str],
-) -> TinyMyoPreTrainedModel:
+) -> tuple[TinyMyoPreTrainedModel, list[str]]:
+    """The model, and those of `new_encoder_parts` that are not from the checkpoint."""
     _check_model_config(arguments.model_config)
     config = load_config(source)
     differing = [
@@ -108,14 +130,14 @@ def _with_encoder_of(
         config.validate()
     except (StrictDataclassError, ValueError) as error:
         raise RecipeError(f"model_config: {_last_line(error)}") from None
+    _check_stem(source, config, head)
     prefix = model_class.base_model_prefix
-    loaded = _load_weights(
-        source, model_class, config, only=f"{prefix}.", new=[f"{prefix}.{part}" for part in new_encoder_parts]
-    )
+    parts = {f"{prefix}.{part}.": part for part in new_encoder_parts}
+    loaded, new = _load_weights(source, model_class, config, only=f"{prefix}.", may_lack=tuple(parts))
     # A new head, even where the checkpoint has one that would fit.
     model = model_class(config)
     model.base_model.load_state_dict(loaded.base_model.state_dict())
-    return model
+    return model, [part for start, part in parts.items() if any(name.startswith(start) for name in new)]
 
 
 def _load_weights(
@@ -123,10 +145,10 @@ def _load_weights(
     model_class: type[TinyMyoPreTrainedModel],
     config: TinyMyoConfig,
     only: str = "",
-    new: Sequence[str] = (),
-) -> TinyMyoPreTrainedModel:
-    """A model with the weights of a checkpoint. Those whose names start with `only` must match to the last one, except
-    those that start with one of `new`."""
+    may_lack: tuple[str, ...] = (),
+) -> tuple[TinyMyoPreTrainedModel, list[str]]:
+    """A model with the weights of a checkpoint, and the names of those of the model that it does not have. Names that
+    start with `only` must match to the last one, except those that start with one of `may_lack`."""
     try:
         with quiet():
             model, found = model_class.from_pretrained(
@@ -141,18 +163,19 @@ def _load_weights(
         raise CheckpointError(
             f"{source}: its weights are not a whole safetensors file ({error}); copy the folder again"
         ) from None
+    mismatched = [entry[0] for entry in found["mismatched_keys"]]
     for names, problem in (
         (found["missing_keys"], "lacks"),
         (found["unexpected_keys"], "has, beyond the configured model,"),
-        ([entry[0] for entry in found["mismatched_keys"]], "has another shape for"),
+        (mismatched, "has another shape for"),
     ):
-        wrong = sorted(name for name in names if name.startswith(only) and not name.startswith(tuple(new)))
+        wrong = sorted(name for name in names if name.startswith(only) and not name.startswith(may_lack))
         if wrong:
             raise CheckpointError(
                 f"{source} {problem} {len(wrong)} weights ({wrong[0]}, ...): its config.json and weights do not belong "
                 "together, or model_config changes the shape of the encoder; remove those fields"
             )
-    return model
+    return model, [*found["missing_keys"], *mismatched]
 
 
 def load_config(source: str) -> TinyMyoConfig:
@@ -195,7 +218,7 @@ def load_trained(
         extractor = AutoFeatureExtractor.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{source}: no usable preprocessor_config.json ({_last_line(error)})") from None
-    return _load_weights(source, model_class, config).eval(), extractor
+    return _load_weights(source, model_class, config)[0].eval(), extractor
 
 
 def _last_line(error: Exception) -> str:
@@ -203,7 +226,7 @@ def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ").removeprefix("TypeError: ")
 
 
-def _add_adapters(model: TinyMyoPreTrainedModel, arguments: ModelArguments) -> nn.Module:
+def _add_adapters(model: TinyMyoPreTrainedModel, arguments: ModelArguments, fresh: Sequence[str]) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -211,7 +234,7 @@ def _add_adapters(model: TinyMyoPreTrainedModel, arguments: ModelArguments) -> n
         lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=arguments.lora_target_modules,
-        modules_to_save=[name for name, _ in model.named_children() if name != model.base_model_prefix],
+        modules_to_save=[*fresh, *(name for name, _ in model.named_children() if name != model.base_model_prefix)],
     )
     try:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of names that peft still uses

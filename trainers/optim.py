@@ -28,12 +28,12 @@ from trainers.errors import DivergenceError, RecipeError
 WEIGHT_AVERAGE_FILE = "weight_average.safetensors"
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-_EMBEDDING = re.compile(r"(?:^|\.)(?:patch_embedding|mask_token)(?:\.|$)")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:patch_embedding|stem|mask_token)(?:\.|$)")
 
 
 def layer_index(name: str, num_layers: int) -> int:
-    """Depth of a parameter: 0 for the patch embedding and mask token, 1..num_layers for the encoder layers, and
-    num_layers + 1 for everything above them (final norm and heads)."""
+    """Depth of a parameter: 0 for the patch embedding or convolution stem and the mask token, 1..num_layers for the
+    encoder layers, and num_layers + 1 for everything above them (final norm and heads)."""
     layer = _LAYER.search(name)
     if layer:
         return int(layer.group(1)) + 1
@@ -137,6 +137,18 @@ class _UpdateAverage(TrainerCallback):
         self.trainer.weight_average.update(self.trainer.model, state.global_step)
 
 
+class _TellEpoch(TrainerCallback):
+    """Tells the training windows which epoch begins. The library does so in a single process; in several, the epoch
+    gets no further than a sampler that shuffles."""
+
+    def __init__(self, trainer: LayerwiseTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        if hasattr(self.trainer.train_dataset, "set_epoch"):
+            self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+
 class LayerwiseTrainer(Trainer):
     """`Trainer` with layer-wise learning rates, train-time augmentation and weight averaging.
 
@@ -157,6 +169,7 @@ class LayerwiseTrainer(Trainer):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.add_callback(_TellEpoch(self))
         self.set_up(self.model, layer_decay, augmentation, ema_decay)
 
     def set_up(

@@ -7,7 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_run import LABELS, TINY_MODEL
 
-from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForPreTraining, TinyMyoForSequenceClassification
+from tinymyo_hf import (
+    TinyMyoConfig,
+    TinyMyoFeatureExtractor,
+    TinyMyoForFrameClassification,
+    TinyMyoForPreTraining,
+    TinyMyoForSequenceClassification,
+)
 from trainers.arguments import ModelArguments
 from trainers.errors import CheckpointError, RecipeError
 from trainers.models import build_model, load_trained
@@ -53,9 +59,42 @@ def test_a_classifiers_own_head_is_not_reused(tmp_path):
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
 
 
+def build_detector(channels=4, **fields):
+    head = {"num_channels": channels, "stem": "convolution", "is_causal": True}
+    return build_model(TinyMyoForFrameClassification, ModelArguments(**fields), head, new_encoder_parts=("stem",))
+
+
+@pytest.mark.parametrize("how", ["freeze_encoder", "lora"])
+def test_a_new_stem_is_trained_whole_under_a_frozen_encoder(how, pretrained, tmp_path):
+    model = build_detector(model_name_or_path=str(pretrained), **{how: True})
+    trains = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert sum("stem." in name for name in trains) == 4 and any("frame_classifier" in name for name in trains)
+    assert not any("layers." in name and "lora" not in name for name in trains)
+    model(torch.randn(1, 4, 60), labels=torch.zeros(1, 4, 2)).loss.backward()
+    assert all(w.grad.abs().sum() > 0 for n, w in model.named_parameters() if "stem." in n and w.requires_grad)
+
+    whole = build_detector(model_name_or_path=str(pretrained))
+    whole.save_pretrained(tmp_path)
+    model = build_detector(model_name_or_path=str(tmp_path), **{how: True})  # whose stem has learned
+    assert not any("stem." in name for name, weight in model.named_parameters() if weight.requires_grad)
+    stem = {name.split("stem.")[1]: weight for name, weight in model.named_parameters() if "stem." in name}
+    assert all(torch.equal(weight, stem[name]) for name, weight in whole.tinymyo.stem.named_parameters())
+    model = build_detector(channels=5, model_name_or_path=str(tmp_path), **{how: True})  # joins other channels: new
+    assert any("stem.convolution" in n or "stem.modules" in n for n, w in model.named_parameters() if w.requires_grad)
+
+
+def test_an_encoder_of_frames_under_a_head_of_patches(tmp_path):
+    with pytest.raises(RecipeError, match="preset tinymyo-neuromotor has an encoder with stem=convolution"):
+        build(preset="tinymyo-neuromotor")
+    build_detector(model_config=TINY_MODEL).save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match="has an encoder with stem=convolution, which is for `task: events`"):
+        build(model_name_or_path=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"model_config": {"num_channels": 8}}, "num_channels is 4 by the data and the task, not 8"),
         ({"preset": "huge"}, "unknown preset 'huge'; choose from tinymyo-base"),
         ({"model_config": {"width": 3}}, "TinyMyoConfig has no field 'width'"),
         ({"model_config": {"hidden_size": 25}}, "must be a multiple of num_attention_heads"),

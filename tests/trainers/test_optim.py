@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from accelerate.data_loader import DataLoaderShard
 from torch.nn.functional import cross_entropy
 from transformers import TrainingArguments, get_scheduler
 
@@ -57,6 +58,7 @@ def test_biases_norms_and_the_mask_token_do_not_decay(tiny_config):
     ("name", "depth"),
     [
         ("tinymyo.patch_embedding.weight", 0),
+        ("tinymyo.stem.norm.weight", 0),
         ("mask_token", 0),
         ("base_model.model.tinymyo.layers.3.attention.qkv.lora_A.default.weight", 4),
         ("tinymyo.norm.bias", 9),
@@ -181,3 +183,17 @@ def test_augmentations_differ_by_micro_batch_step_and_seed(make_trainer):
     first = draws_of(0)
     assert len(first) == 4 and draws_of(0) == first
     assert len({*first, *draws_of(1)}) == 8
+
+
+def test_windows_know_the_epoch_also_where_the_library_tells_the_sampler_only(make_trainer, tiny_corpus, monkeypatch):
+    # in several processes, accelerate's loader tells the sampler that shuffles in the place of the dataset
+    monkeypatch.setattr(DataLoaderShard, "set_epoch", lambda loader, epoch: None)
+    told = []
+
+    class Windows(WindowDataset):
+        def set_epoch(self, epoch):
+            told.append(epoch)
+
+    trainer = make_trainer(Windows(tiny_corpus[0]["train"].select(range(16))))  # an update is an epoch
+    trainer.train()
+    assert told == [0, 1]

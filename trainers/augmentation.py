@@ -249,6 +249,9 @@ TRANSFORMS: dict[str, type] = {
     "alignment_jitter": AlignmentJitter,
 }
 
+# What these do to a window in time would have to be done to its targets or events too.
+AUGMENTATIONS_IN_TIME = ("time_shift", "time_reversal")
+
 
 @dataclass(frozen=True)
 class Augmentation:

@@ -19,11 +19,12 @@ import torch
 from torch import nn
 from transformers import EvalPrediction, Trainer
 
-from dataset_builders.continuous_view import ContinuousDataset, Cutting
+from dataset_builders.continuous_view import IGNORED_LABEL, ContinuousDataset, Cutting
 from tinymyo_hf import TinyMyoFeatureExtractor
 from tinymyo_hf.event_detection import FrameGrid, TimedEvents, detect_events, event_logits, sigmoid
 from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
 from trainers.arguments import DataArguments, EventsArguments, ModelArguments
+from trainers.augmentation import AUGMENTATIONS_IN_TIME
 from trainers.errors import RecipeError
 from trainers.event_baselines import PowerRecording, block_log_power, run_event_baselines
 from trainers.event_corpus import check_corpus, inference_stride, pulse_rates, recording_lengths, window_subjects
@@ -42,7 +43,6 @@ COLUMNS = (
     Column("false_activations_per_hour", "False activations/h", digits=0),
     Column("cler_pooled", "CLER, pooled", digits=4),
 )
-AUGMENTATIONS_IN_TIME = ("time_shift", "time_reversal")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,11 @@ class EventsTask(Task):
             raise RecipeError(f"augmentations: {wrong[0]} moves windows in time but not their events; remove it")
         if arguments.label_smoothing_factor:
             raise RecipeError("label_smoothing_factor: events are trained on pulses of 0 and 1; leave it out")
+        if arguments.selection_metric in ("cler", "cler_pooled"):
+            raise RecipeError(
+                f"metric_for_best_model={arguments.selection_metric}: it is undefined until events are detected, and "
+                "best where hardly any are; select by f1"
+            )
         corpus, extractor = read_corpus(data, ("train", "validation"))
         task = cls.from_splits(corpus, extractor, data, arguments.seeds[0])
         if data.train_fraction < 1:
@@ -160,6 +165,8 @@ class EventsTask(Task):
         return {key: value for key, value in shown.items() if value is not None}
 
     def _count_window(self, logits: np.ndarray, labels: np.ndarray) -> EventCounts:
+        real = labels[:, 0] != IGNORED_LABEL  # other windows of the split may be longer
+        logits, labels = logits[real], labels[real]
         times = self.targets.grid.times(len(labels))
         truth = TimedEvents(*self.targets.event_times(labels))
         found = detect_events(sigmoid(logits), times, self.labels)

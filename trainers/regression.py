@@ -19,6 +19,7 @@ from dataset_builders.torch_view import WindowDataset, collate_windows, window_s
 from tinymyo_hf import TinyMyoFeatureExtractor, TinyMyoForRegression
 from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoRegressionHead
 from trainers.arguments import DataArguments, ModelArguments, RegressionArguments
+from trainers.augmentation import AUGMENTATIONS_IN_TIME
 from trainers.errors import RecipeError
 from trainers.models import build_model, check_patches
 from trainers.regression_baselines import run_baselines
@@ -33,8 +34,6 @@ COLUMNS = (
     Column("rmse", "RMSE", metric_type="rmse"),
     Column("r2", "R2", digits=3, metric_type="r2"),
 )
-# What these do to a window in time would have to be done to its targets too.
-AUGMENTATIONS_IN_TIME = ("time_shift", "time_reversal")
 _ROWS = 4096  # whose targets are read at a time
 
 

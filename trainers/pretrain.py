@@ -86,6 +86,9 @@ def run(
         print(_describe(corpora, train, arguments), flush=True)
     trainer = _make_trainer(model, corpora, (train, validation), data_arguments, arguments)
     seconds = _train_or_resume(trainer)
+    evaluations = _evaluations(trainer.state)
+    if not evaluations or evaluations[-1]["step"] != trainer.state.global_step:
+        trainer.evaluate()  # the report is on the weights that are kept
     with quiet():
         trainer.save_model(str(output))  # in every process: sharded weights are gathered
     if not main:

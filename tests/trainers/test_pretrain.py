@@ -80,6 +80,17 @@ def weights(folder):
     return load_file(Path(folder) / "model.safetensors")
 
 
+def test_the_papers_recipe(tmp_path):
+    _, _, arguments = parse_recipe("pretrain_paper", ["--output_dir", str(tmp_path)])
+    batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+    assert (batch, arguments.num_train_epochs, arguments.warmup_steps) == (512, 50, 10 / 50)
+    assert (arguments.learning_rate, arguments.lr_scheduler_kwargs) == (1e-4, {"min_lr": 1e-6})
+    assert (arguments.adam_beta1, arguments.adam_beta2, arguments.weight_decay) == (0.9, 0.98, 0.01)
+    assert (arguments.max_grad_norm, arguments.num_channels, arguments.optim) == (3.0, 16, "adamw_torch_fused")
+    assert [corpus.dataset for corpus in arguments.mix] == ["ninapro_db6", "ninapro_db7", "emg2pose"]
+    assert all(corpus.probability is None for corpus in arguments.mix)
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(pretrain_tiny, interrupt_at, tmp_path):
     # Checkpoints in the middle of an epoch; stops before the first, between two, and in another epoch.
     fields = {
@@ -103,6 +114,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(pretrain_tiny, in
     assert all(torch.equal(expected[name], found[name]) for name in expected) and expected.keys() == found.keys()
 
 
+def test_what_a_run_lacks_after_its_last_step_is_made_up_for(pretrain_tiny, monkeypatch, tmp_path):
+    # Stopped while it wrote its report; no evaluation was due at the last step.
+    fields = {"num_train_epochs": 1, "eval_strategy": "steps", "eval_steps": 5}
+    write = pretrain.write_pretraining_card
+
+    def stop(*args):
+        raise Interrupt
+
+    monkeypatch.setattr(pretrain, "write_pretraining_card", stop)
+    with pytest.raises(Interrupt):
+        pretrain_tiny(**fields)
+    before = weights(tmp_path / "run")
+    monkeypatch.setattr(pretrain, "write_pretraining_card", write)
+    results = pretrain_tiny(**fields)
+    assert all(torch.equal(value, before[name]) for name, value in weights(tmp_path / "run").items())
+    assert [row["step"] for row in results["losses"]] == list(range(1, 9))
+    assert [row["step"] for row in results["evaluations"]] == [5, 8]
+
+
 def test_two_processes_equal_one_with_twice_the_batch(pretrain_tiny, tmp_path):
     # The windows of an update differ in their channels, so that processes have different numbers of tokens.
     fields = {"model_config": TINY_MODEL | NO_DROPOUT, "num_train_epochs": 2}
@@ -114,7 +144,7 @@ def test_two_processes_equal_one_with_twice_the_batch(pretrain_tiny, tmp_path):
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         + [str(script), json.dumps(fields), str(found)],
         check=True,
-        timeout=300,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": str(script.parents[2])},
     )
     found = json.loads(found.read_text())
@@ -286,7 +316,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(pretrain_tiny, monkeypa
 
 def test_bfloat16_on_the_cpu(pretrain_tiny):
     results = pretrain_tiny(bf16=True, num_train_epochs=2)
-    full = pretrain_tiny(output_dir="full", num_train_epochs=2)
+    full = pretrain_tiny(output_dir="full", max_steps=1)
     first = results["losses"][0]["loss"], full["losses"][0]["loss"]
     assert first[0] != first[1] and first[0] == pytest.approx(first[1], rel=0.02)
     assert results["losses"][-1]["loss"] < first[0]

@@ -89,7 +89,8 @@ def window_starts(length: int, grid: FrameGrid, window_length: int, stride: int)
         )
     if not grid.count(length):
         raise SignalError(f"a recording of {length} samples has no frame; it takes {grid.kernel_size} samples")
-    return list(range(0, max(length - window_length + stride - 1, 0) // stride * stride + 1, stride))
+    starts = range(0, max(length - window_length + stride - 1, 0) // stride * stride + 1, stride)
+    return [start for start in starts if grid.count(length - start)]  # the last may be too short for a frame of its own
 
 
 def average_logits(pieces: Iterable[tuple[int, np.ndarray]], length: int, grid: FrameGrid) -> np.ndarray:

@@ -15,6 +15,9 @@ from transformers import TrainingArguments
 
 from trainers.errors import RecipeError
 
+# What is better when it is lower, beside losses: the library takes any other score for one that is better when higher.
+ERRORS = ("mae", "rmse", "misses_per_hour", "false_activations_per_hour")
+
 
 def mapping(name: str, value: dict | str | None) -> dict[str, Any]:
     """The value of a field that is a mapping, which the command line gives as JSON."""
@@ -140,6 +143,8 @@ class TrainArguments(TrainingArguments):
                 f"lr_drop_epochs={self.lr_drop_epochs}, lr_drop_factor={self.lr_drop_factor}: epochs must be positive, "
                 "and the factor in (0, 1]"
             )
+        if self.greater_is_better is None and self.selection_metric in ERRORS:
+            self.greater_is_better = False
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False
             if self.bf16:
@@ -149,7 +154,7 @@ class TrainArguments(TrainingArguments):
     @property
     def selection_metric(self) -> str:
         """The validation score that decides which weights are kept."""
-        return self.metric_for_best_model.removeprefix("eval_")
+        return (self.metric_for_best_model or "loss").removeprefix("eval_")
 
 
 @dataclass
@@ -172,7 +177,6 @@ class RegressionArguments(TrainArguments):
     TASK: ClassVar[str] = "regression"
 
     metric_for_best_model: str | None = field(default="mae")
-    greater_is_better: bool | None = field(default=False)
 
 
 @dataclass

@@ -158,6 +158,7 @@ def _quiet_arguments(
     arguments.eval_strategy = arguments.logging_strategy = IntervalStrategy.NO
     arguments.save_strategy = SaveStrategy.NO
     arguments.load_best_model_at_end = False
+    arguments.max_steps = -1  # a limit of the generic training; here the epochs count
     arguments.disable_tqdm = True
     arguments.report_to = []
     arguments.seed = arguments.data_seed = seed

@@ -48,7 +48,8 @@ class EvaluationLines(TrainerCallback):
         parts.append(f"validation loss {metrics['eval_loss']:.4f}")
         shown = [column for column in self.columns if metrics.get(f"eval_{column.key}") is not None]
         parts += [f"{c.title} {format_score(c, metrics[f'eval_{c.key}'])}" for c in shown[: self.SHOWN]]
-        tqdm.write("  ".join(parts) + ("  (best)" if improves else ""))
+        # Without a metric to select by, the library keeps no best score to compare with.
+        tqdm.write("  ".join(parts) + ("  (best)" if improves and args.metric_for_best_model else ""))
 
 
 def use_readable_progress(trainer: Trainer, columns: Sequence[Column] = ()) -> None:

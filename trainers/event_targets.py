@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from dataset_builders.continuous_view import IGNORED_LABEL
 from tinymyo_hf.event_detection import PRESS, RELEASE, FrameGrid
 
 PULSE = (0.08, 0.12)
@@ -103,12 +104,13 @@ def collate_event_windows(items: Sequence[dict]) -> dict[str, torch.Tensor]:
     """Items with `EventTargets` -> the batch that the model takes.
 
     `input_values` (batch, channels, time), `labels` float32 and `loss_mask` bool (batch, frames, gestures), and where
-    the recordings differ in length, which are padded with zeros on the right, `attention_mask` (batch, time).
+    the recordings differ in length, which are padded with zeros on the right, `attention_mask` (batch, time). Labels of
+    frames beyond a recording are -100, as the library pads batches of different lengths.
     """
     lengths = [item["input_values"].shape[-1] for item in items]
     batch = {
-        name: torch.nn.utils.rnn.pad_sequence([item[name] for item in items], batch_first=True)
-        for name in ("labels", "loss_mask")
+        name: torch.nn.utils.rnn.pad_sequence([item[name] for item in items], batch_first=True, padding_value=value)
+        for name, value in (("labels", IGNORED_LABEL), ("loss_mask", False))
     }
     if min(lengths) == max(lengths):  # no mask: attention is faster without
         return batch | {"input_values": torch.stack([item["input_values"] for item in items])}

@@ -28,6 +28,7 @@ from trainers.arguments import DataArguments, ModelArguments, TrainArguments
 from trainers.augmentation import make_augmentation
 from trainers.callbacks import use_readable_progress
 from trainers.classification import ClassificationTask
+from trainers.errors import RecipeError
 from trainers.events import EventsTask
 from trainers.model_card import write_model_card
 from trainers.models import merged, parameter_counts
@@ -131,6 +132,8 @@ def run_seed(
         if arguments.process_index == 0:
             print(f"seed {seed}: finished earlier, see {folder}", flush=True)
         return json.loads(finished.read_text(encoding="utf-8"))
+    if not arguments.load_best_model_at_end:
+        raise RecipeError("load_best_model_at_end: false would report other weights than it saves; leave it out")
     set_seed(seed)
     model = task.build_model(model_arguments)
     trainer = make_trainer(model, task, arguments_of_seed(arguments, seed, folder), augmentation)
@@ -154,7 +157,14 @@ def run_seed(
 
 
 def make_trainer(model: nn.Module, task: Task, arguments: TrainArguments, augmentation: Any = None) -> LayerwiseTrainer:
-    """The `Trainer` of a task, which trains on its "train" split and selects on "validation"."""
+    """The `Trainer` of a task, which trains on its "train" split and selects on "validation".
+
+    Raises:
+        RecipeError: `metric_for_best_model` is no score of the task.
+    """
+    known = ["loss", *(column.key for column in task.columns)]
+    if arguments.selection_metric not in known:
+        raise RecipeError(f"metric_for_best_model={arguments.selection_metric}: choose from {', '.join(known)}")
     callbacks = []
     if arguments.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))

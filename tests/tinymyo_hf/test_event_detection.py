@@ -111,6 +111,13 @@ def test_windows_cover_the_recording(length, starts):
     assert window_starts(length, GRID, 16_000, 4_000) == starts
 
 
+def test_a_tail_without_a_frame_makes_no_window():
+    # the windows of 101 samples have 9 frames each, as has the recording of 102: 12 samples from 90 on make no other
+    assert window_starts(102, GRID, 101, 90) == [0]
+    assert window_starts(111, GRID, 101, 90) == [0, 90]
+    assert event_logits(LastSamples(), np.ones((2, 102), np.float32), 2000, 101, 90).shape == (9, 2)
+
+
 def test_settings_that_would_leave_frames_out():
     for window_length, stride in ((16_000, 4_005), (16_000, 16_000), (16_000, 0)):
         with pytest.raises(SignalError, match=f"stride={stride}"):

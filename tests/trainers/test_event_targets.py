@@ -131,3 +131,4 @@ def test_batches():
     assert batch["attention_mask"].sum(1).tolist() == [300, 500]
     assert batch["labels"].shape == (2, 48, 5)
     assert not batch["loss_mask"][0, 28:].any()  # 28 frames are real
+    assert (batch["labels"][0, 28:] == -100).all() and (batch["labels"][0, :28] >= 0).all()

@@ -1,16 +1,18 @@
 """The fine-tuning run: what it writes, what it learns, and that a killed run ends as an uninterrupted one."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_run import LABELS, TINY_MODEL
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 import trainers.finetune as finetune
 import trainers.tasks as tasks
 from tinymyo_hf import TinyMyoForSequenceClassification
+from trainers.callbacks import EvaluationLines
 from trainers.classification import ClassificationTask
 from trainers.errors import RecipeError
 from trainers.models import load_trained
@@ -155,3 +157,25 @@ def test_corpora_that_cannot_be_learned_from(tiny_corpus, train_tiny, monkeypatc
             train_tiny()
     with pytest.raises(RecipeError, match="no multiple of the model's patch_size 12"):
         train_tiny(output_dir="other", model_config=TINY_MODEL | {"patch_size": 12})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metric_for_best_model": "acuracy"}, "metric_for_best_model=acuracy: choose from loss, accuracy, f1_macro"),
+        ({"load_best_model_at_end": False}, "report other weights than it saves"),
+    ],
+)
+def test_fields_that_would_select_nothing(fields, message, train_tiny, tmp_path):
+    with pytest.raises(RecipeError, match=message):
+        train_tiny(**fields)
+    assert not (tmp_path / "run/seed-0").exists()
+
+
+@pytest.mark.parametrize(("metric", "marked"), [("accuracy", True), (None, False)])
+def test_the_best_evaluation_is_marked_where_one_is_kept(metric, marked, capsys):
+    state = TrainerState(epoch=1.0, is_world_process_zero=True)
+    arguments = SimpleNamespace(metric_for_best_model=metric, greater_is_better=True, num_train_epochs=2)
+    lines = EvaluationLines(metric or "loss")
+    lines.on_evaluate(arguments, state, None, metrics={"eval_loss": 0.5, "eval_accuracy": 0.9})
+    assert ("(best)" in capsys.readouterr().out) is marked

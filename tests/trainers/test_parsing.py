@@ -64,6 +64,24 @@ def test_overrides_that_cannot_be_used(overrides, message):
         parse_recipe(MINIMAL, overrides)
 
 
+@pytest.mark.parametrize(
+    ("task", "metric", "higher_is_better"),
+    [
+        ("regression", None, False),  # by the mean absolute error
+        ("regression", "r2", True),
+        ("regression", "eval_rmse", False),
+        ("regression", "loss", False),
+        ("classification", None, True),
+        ("events", "misses_per_hour", False),
+    ],
+)
+def test_which_way_a_score_is_better(task, metric, higher_is_better):
+    fields = {"task": task} | ({"metric_for_best_model": metric} if metric else {})
+    assert parse_recipe(MINIMAL | fields)[2].greater_is_better is higher_is_better
+    given = parse_recipe(MINIMAL | fields | {"greater_is_better": not higher_is_better})[2]
+    assert given.greater_is_better is not higher_is_better
+
+
 def test_recipes_that_cannot_be_used(tmp_path):
     with pytest.raises(RecipeError, match="names no dataset"):
         parse_recipe({"output_dir": "x"})

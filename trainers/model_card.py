@@ -37,7 +37,7 @@ def _metadata(results: Mapping[str, Any], task: type[Task], name: str) -> str:
     ]
     data = ModelCardData(
         library_name="transformers",
-        license="apache-2.0",
+        license=None if base else "apache-2.0",  # of a base model the licence goes on, and is not known here
         pipeline_tag="time-series-classification" if task.name == "emg-classification" else None,
         tags=["emg", "biosignals", "tinymyo", task.name],
         datasets=None,
@@ -60,6 +60,7 @@ def _body(results: Mapping[str, Any], task: type[Task]) -> str:
     environment = results["environment"]
     settings = "\n".join(f"| `{name}` | `{value}` |" for name, value in results["hyperparameters"].items())
     part = task.card(results)
+    licence = f" The licence of `{base}` holds for weights fine-tuned from it." if base else ""
     unseen = " No test subject was trained on." if results["unseen_subjects"] else ""
     spread = "" if len(runs) == 1 else f" TinyMyo: mean ± standard deviation over {len(runs)} seeds."
     return f"""# TinyMyo on {results["dataset"]}
@@ -107,7 +108,7 @@ Measured on {environment["hardware"]} with torch {environment["torch"]} and tran
 ## Limits
 
 {part["limits"]} Another armband, electrode position or sampling rate needs its own evaluation, and usually a short
-fine-tuning. Not a medical device.
+fine-tuning. Not a medical device.{licence}
 """
 
 

@@ -23,12 +23,12 @@ def write_plots(results: Mapping[str, Any], folder: Path) -> None:
     """`learning_curves.png`: training and validation loss, what is explained and, where there is one, the probe."""
     figure, (losses, scores) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for rows, style, title in ((results["losses"], "--", "training"), (results["evaluations"], "-", "validation")):
-        losses.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], style, label=title)
+        losses.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], style, marker=".", label=title)
     losses.set(xlabel="Epoch", ylabel="Loss", title="Loss", yscale="log")
     for column in COLUMNS:
         points = [(row["epoch"], 100 * row[column.key]) for row in results["evaluations"] if column.key in row]
         if points:
-            scores.plot(*zip(*points, strict=True), label=column.title)
+            scores.plot(*zip(*points, strict=True), marker=".", label=column.title)
     scores.set(xlabel="Epoch", ylabel="%", title="Validation")
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
@@ -115,8 +115,7 @@ The same works with every other head. `tinymyo train RECIPE --model_name_or_path
 
 {corpora}
 
-The weights are this project's; each corpus keeps its own licence, which may restrict what may be done with a model
-trained on it.
+Each corpus keeps its own licence, which may restrict what may be done with a model trained on it.
 
 {citations}
 

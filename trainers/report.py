@@ -112,11 +112,11 @@ def plot_learning_curves(
         for axes, key, scale, style, title in (
             (losses, "train_loss", 1.0, "--", "training"),
             (losses, "validation_loss", 1.0, "-", "validation"),
-            (scores, column.key, column.scale, "-", column.title.lower()),
+            (scores, column.key, column.scale, "-", column.title),
         ):
             points = [(row["epoch"], scale * row[key]) for row in rows if row.get(key) is not None]
             if points:
-                axes.plot(*zip(*points, strict=True), style, color=colour, label=title + suffix)
+                axes.plot(*zip(*points, strict=True), style, marker=".", color=colour, label=title + suffix)
         for row in rows:
             if row.get("best") and row.get(column.key) is not None:
                 scores.plot(row["epoch"], column.scale * row[column.key], "o", color=colour, label=f"kept{suffix}")

@@ -14,6 +14,7 @@ from trainers.report import (
     format_score,
     markdown_table,
     mean_and_std,
+    plot_learning_curves,
     score_table,
     summarize_seeds,
     write_json,
@@ -102,6 +103,24 @@ def test_model_card_has_metadata_the_hub_reads(results, tmp_path):
     assert measured == {"accuracy": 90.0, "f1": 85.0}  # the undefined AUROC is left out, not written as 0
     for text in ("TinyMyo, 2 seeds", "Random forest", "No test subject", "tinymyo train synthetic", "AUROC (absent"):
         assert text in card.text, text
+
+
+def test_a_fine_tuned_model_is_not_given_a_licence_of_its_own(results, tmp_path):
+    results["arguments"]["model"]["model_name_or_path"] = "someone/encoder"
+    write_model_card(results, ClassificationTask, tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.license is None and card.data.base_model == "someone/encoder"
+    assert "The licence of `someone/encoder` holds" in card.text
+
+
+def test_curves_show_a_single_evaluation_and_name_the_score_as_its_column_does(monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr("trainers.report.save_figure", lambda figure, path: figures.append(figure))
+    row = {"epoch": 1.0, "train_loss": 1.2, "validation_loss": 1.1, "mae": 0.5}
+    plot_learning_curves({"seed 0": [row]}, (Column("mae", "MAE"),), tmp_path / "curves.png")
+    lines = [line for axes in figures[0].axes for line in axes.get_lines()]
+    assert [line.get_label() for line in lines] == ["training", "validation", "MAE"]
+    assert all(line.get_marker() != "None" for line in lines)  # a line through one point is invisible
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

@@ -124,10 +124,14 @@ def run(
 
 
 def _check(model_arguments: ModelArguments, data_arguments: DataArguments, arguments: PretrainingArguments) -> None:
-    for group, name in ((model_arguments, "lora"), (model_arguments, "freeze_encoder"), (data_arguments, "dataset")):
-        if getattr(group, name):
-            fix = "list corpora instead" if name == "dataset" else "it is for fine-tuning"
-            raise RecipeError(f"{name} has no meaning in pretraining: remove it ({fix})")
+    for name in ("lora", "freeze_encoder"):
+        if getattr(model_arguments, name):
+            raise RecipeError(f"{name} has no meaning in pretraining: remove it (it is for fine-tuning)")
+    for name in ("dataset", "data_dir", "dataset_config"):
+        if getattr(data_arguments, name):
+            raise RecipeError(f"{name} has no meaning in pretraining: remove it (list corpora instead)")
+    if data_arguments.train_fraction != 1.0:
+        raise RecipeError("train_fraction has no meaning in pretraining: remove it (it is for windows with labels)")
     if arguments.n_gpu > 1:
         raise RecipeError(
             f"{arguments.n_gpu} GPUs, one process: start with `torchrun --nproc_per_node {arguments.n_gpu} -m "

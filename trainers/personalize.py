@@ -135,10 +135,13 @@ def _plan(
         cohort = Cohort.load(data, None, None)
         folds = cohort.folds(arguments.folds)
         sizes = f"{len(folds)} groups" if arguments.folds else f"{len(folds)} people one by one"
-        start = f"the encoder of `{model.model_name_or_path}`" if model.model_name_or_path else "random weights"
+        start, known = "random weights", ""
+        if model.model_name_or_path:
+            start = f"the encoder of `{model.model_name_or_path}`"
+            known = " " + training_record(model.model_name_or_path, data.dataset, cohort.subjects())
         protocol = (
             f"Leave-subjects-out over {sizes}: for each, a generic model is trained from {start} on everybody else "
-            "but the next, on whom its weights are selected."
+            f"but the next, on whom its weights are selected.{known}"
         )
         return cohort, folds, protocol
     _, extractor = load_trained(model.model_name_or_path, TinyMyoForSequenceClassification)
@@ -173,7 +176,7 @@ class _Session:
         folder = self.output / f"seed-{seed}"
         mine = {subject: splits[subject] for subject in fold.subjects if subject in splits}
         files = {subject: folder / f"subject-{quote(subject, safe='')}.json" for subject in mine}
-        unfinished = [subject for subject in mine if not files[subject].is_file()]
+        unfinished = [subject for subject in mine if not self._is_finished(files[subject])]
         if unfinished:
             classifier = self._generic(fold, seed, folder)
             classical = self._classical(fold, seed) if self.arguments.baselines else None
@@ -186,6 +189,13 @@ class _Session:
             print(_progress(subject, rows, time.perf_counter() - started), flush=True)
         for file in files.values():
             yield from json.loads(file.read_text(encoding="utf-8"))
+
+    def _is_finished(self, file: Path) -> bool:
+        """Whether the rows of a person are there, with those of the classical models if they are asked for."""
+        if not file.is_file():
+            return False
+        models = {row["model"] for row in json.loads(file.read_text(encoding="utf-8"))}
+        return not self.arguments.baselines or not models <= set(METHOD_TITLES.values())
 
     def _generic(self, fold: Fold, seed: int, folder: Path) -> TinyMyoForSequenceClassification:
         """The classifier before any calibration: given, or trained on the others of this fold."""

@@ -128,6 +128,9 @@ def test_people_are_held_out_in_turn_and_a_killed_run_goes_on(run_tiny, monkeypa
     without_time = [{name: value for name, value in row.items() if name != "seconds"} for row in results["rows"]]
     assert [{n: v for n, v in row.items() if n != "seconds"} for row in again["rows"]] == without_time
 
+    complete = run_tiny(**fields | {"baselines": True})
+    assert len(complete["rows"]) == 5 * (2 + 2 * 2 + 2), "rows without the classical models are not taken for finished"
+
 
 def test_people_with_too_few_repetitions_are_left_out_with_the_reason(run_tiny, generic, monkeypatch, corpus):
     data, extractor = corpus

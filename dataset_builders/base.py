@@ -176,9 +176,10 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
             return None
         if self.config.data_dir is None:
             hint = f" Get it from {self.HOMEPAGE}." if self.HOMEPAGE else ""
-            automatic = " download=True fetches it." if self.DOWNLOADS else ""
+            fetch = f"`tinymyo inspect {self.name} --download --data-dir FOLDER` (in Python: download=True) fetches it."
             raise ConfigError(
-                f"{self.name} needs data_dir, a folder or an archive with {self.LAYOUT}.{hint}{automatic}"
+                f"{self.name} needs data_dir (`--data_dir FOLDER`), a folder or an archive with {self.LAYOUT}.{hint}"
+                + (f" {fetch}" if self.DOWNLOADS else "")
             )
         return open_source(self.config.data_dir, self._extracted)
 

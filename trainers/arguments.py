@@ -6,6 +6,7 @@ recipe ("TinyMyo", section 3.3 and Table 2). `trainers/parsing.py` reads recipes
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from transformers import TrainingArguments
 
+from tinymyo_hf import TinyMyoConfig
 from trainers.errors import RecipeError
 
 # What is better when it is lower, beside losses: the library takes any other score for one that is better when higher.
@@ -53,6 +55,12 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         self.model_config = mapping("model_config", self.model_config)
+        known = list(TinyMyoConfig.__dataclass_fields__)
+        unknown = sorted(self.model_config.keys() - set(known))
+        if unknown:  # said here, before any data are prepared
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "correct its name or remove it"
+            raise RecipeError(f"model_config: TinyMyoConfig has no field {unknown[0]!r}; {hint}")
         if self.lora and self.freeze_encoder:
             raise RecipeError("lora and freeze_encoder exclude each other: LoRA already freezes the encoder's weights")
 

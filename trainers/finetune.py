@@ -83,7 +83,7 @@ def run(
         task = TASKS[arguments.TASK].load(data_arguments, arguments)
     if main:
         print(task.describe(), flush=True)
-    baselines = _baselines(task, output) if arguments.baselines and main else {}
+    baselines = _baselines(task, model_arguments, output) if arguments.baselines and main else {}
     runs = [
         run_seed(seed, task, model_arguments, arguments, augmentation, output / f"seed-{seed}")
         for seed in arguments.seeds
@@ -222,10 +222,11 @@ def _save(model: nn.Module, extractor: TinyMyoFeatureExtractor, folder: Path) ->
     extractor.save_pretrained(folder)
 
 
-def _baselines(task: Task, output: Path) -> dict[str, Any]:
+def _baselines(task: Task, model_arguments: ModelArguments, output: Path) -> dict[str, Any]:
     stored = output / "baselines.json"
     if stored.is_file():
         return json.loads(stored.read_text(encoding="utf-8"))
+    task.build_model(model_arguments)  # for its errors: fitting the baselines can take long
     results = task.baselines()
     for name, scores in results.items():
         shown = ", ".join(f"{c.title} {format_score(c, scores[c.key])}" for c in task.columns[:2])

@@ -72,7 +72,6 @@ def _preset_config(arguments: ModelArguments, head: Mapping[str, Any]) -> TinyMy
         raise RecipeError(f"unknown preset {arguments.preset!r}; choose from {', '.join(TINYMYO_PRESETS)}")
     # The task decides the head: what a preset says about labels would contradict it.
     preset = {name: value for name, value in TINYMYO_PRESETS[arguments.preset].items() if name != "num_labels"}
-    _check_model_config(arguments.model_config)
     try:
         config = TinyMyoConfig(**{**preset, **arguments.model_config, **head})
     except (StrictDataclassError, ValueError, TypeError) as error:
@@ -97,13 +96,6 @@ def _check_stem(source: str, config: TinyMyoConfig, head: Mapping[str, Any]) -> 
         )
 
 
-def _check_model_config(model_config: dict[str, Any]) -> None:
-    known = TinyMyoConfig.__dataclass_fields__
-    unknown = sorted(set(model_config) - set(known))
-    if unknown:
-        raise RecipeError(f"model_config: TinyMyoConfig has no field {unknown[0]!r}; correct its name or remove it")
-
-
 def _with_encoder_of(
     source: str,
     model_class: type[TinyMyoPreTrainedModel],
@@ -112,7 +104,6 @@ def _with_encoder_of(
     new_encoder_parts: Sequence[str],
 ) -> tuple[TinyMyoPreTrainedModel, list[str]]:
     """The model, and those of `new_encoder_parts` that are not from the checkpoint."""
-    _check_model_config(arguments.model_config)
     config = load_config(source)
     differing = [
         f"{name} ({getattr(config, name)} there, {value} in model_config)"

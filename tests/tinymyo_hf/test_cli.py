@@ -174,7 +174,11 @@ def test_train_and_prepare_refuse_what_cannot_work(tmp_path):
     output = ("--output_dir", tmp_path / "run", "--report_to", "none")
     assert "there is no recipe nothing" in refused("train", "nothing")
     assert "did you mean learning_rate" in refused("train", "synthetic", *output, "--lerning_rate", "1")
-    assert "uci_emg needs data_dir" in refused("train", "uci_emg_200", *output)
+    said = refused("train", "uci_emg_200", *output)
+    assert "uci_emg needs data_dir (`--data_dir FOLDER`)" in said
+    assert "`tinymyo inspect uci_emg --download --data-dir FOLDER`" in said
+    width = refused("train", "uci_emg_200", *output, "--model_config.hidden_sise", 24)
+    assert "no field 'hidden_sise'; did you mean hidden_size?" in width  # before the corpus is looked for
     missing = ("--data_dir", tmp_path / "missing.zip")
     assert "missing.zip" in refused("train", "uci_emg_200", *output, "--overwrite", *missing)
     assert "is neither a builder" in refused("train", "synthetic", *output, "--dataset", "nothing", "--overwrite")

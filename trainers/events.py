@@ -8,8 +8,9 @@ what CLER leaves out: one certain detection, and nothing else, would have the be
 
 from __future__ import annotations
 
+
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,20 @@ class EventsTask(Task):
 
     def recordings(self, split: str) -> Iterator[EventRecording]:
         """The recordings of a split, one at a time."""
+        yield from self._recordings(ContinuousDataset(self.data[split], Cutting(), ["subject"]))
+
+    def _learned_from(self) -> Iterator[EventRecording]:
+        """The training recordings; where a share of their windows is learned from, each of these windows."""
+        share = self.splits["train"]
+        if not isinstance(share, WindowShare):
+            return self.recordings("train")
+        cutting = replace(share.dataset.cutting, jitter=False)
+        windows = ContinuousDataset(self.data["train"], cutting, ["subject"])
+        return self._recordings(torch.utils.data.Subset(windows, share.indices))
+
+    def _recordings(self, view: torch.utils.data.Dataset) -> Iterator[EventRecording]:
         rate = self.extractor.sampling_rate
-        for item in ContinuousDataset(self.data[split], Cutting(), ["subject"]):
+        for item in view:
             signal = item["input_values"]
             events = TimedEvents(item["event_ids"].numpy(), item["event_starts"].numpy() / rate)
             yield EventRecording(item["recording"], item["subject"], signal, events, signal.shape[-1] / rate)
@@ -201,11 +214,11 @@ class EventsTask(Task):
         return {**event_scores(counts, self.labels), "per_recording": rows, "example": example}
 
     def baselines(self) -> dict[str, Scores]:
-        train, test = (self._powers(split) for split in ("train", self.test_split))
+        train, test = map(self._powers, (self._learned_from(), self.recordings(self.test_split)))
         return run_event_baselines(train, test, self.labels)
 
-    def _powers(self, split: str) -> Iterator[PowerRecording]:
-        for recording in self.recordings(split):
+    def _powers(self, recordings: Iterator[EventRecording]) -> Iterator[PowerRecording]:
+        for recording in recordings:
             power = block_log_power(recording.signal.numpy(), self.extractor.sampling_rate)
             yield PowerRecording(power, recording.events, recording.seconds)
 

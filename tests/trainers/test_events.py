@@ -10,6 +10,7 @@ import torch
 from tiny_events import SECONDS, ReadsChannels, gestures_of, tiny_gestures
 from transformers import EvalPrediction, pipeline
 
+import trainers.events as events
 import trainers.finetune as finetune
 import trainers.tasks as tasks
 from tinymyo_hf import TinyMyoConfig, TinyMyoForPreTraining
@@ -127,6 +128,19 @@ def test_baselines_find_bursts(task):
         assert scores["f1"] > 0.9, name
         assert scores["cler"] < 0.05, name
         assert scores["fit_seconds"] >= 0
+
+
+def test_baselines_see_no_more_than_the_network(load_task, monkeypatch):
+    seen = []
+    monkeypatch.setattr(events, "run_event_baselines", lambda train, *rest: seen.append(list(train)))
+    for share in (1.0, 0.2):
+        task = load_task(train_fraction=share)
+        task.baselines()
+    whole, part = seen
+    assert sorted(recording.seconds for recording in whole) == sorted(SECONDS["train"])
+    assert [recording.seconds for recording in part] == [1.0] * 3  # of 16 windows
+    events_of = [sum(len(recording.events) for recording in recordings) for recordings in seen]
+    assert 0 < events_of[1] < 0.5 * events_of[0]
 
 
 def test_power_in_blocks():

@@ -8,7 +8,6 @@ what CLER leaves out: one certain detection, and nothing else, would have the be
 
 from __future__ import annotations
 
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -6,6 +6,7 @@ is first tried without the last, on which the report scores it; the model that i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,14 @@ def personalize_checkpoint(
 def _claim(output: Path) -> Path:
     if output.is_file():
         raise RecipeError(f"{output} is a file; name a folder")
-    if output.is_dir() and any(output.iterdir()) and not (output / "results.json").is_file():
+    if output.is_dir() and any(output.iterdir()) and not _holds_personal_model(output):
         raise RecipeError(f"{output} is not empty and holds no personal model: name a new or empty folder")
     return output
+
+
+def _holds_personal_model(folder: Path) -> bool:
+    record = folder / "results.json"  # of other runs too: the generic model must not be written over
+    return record.is_file() and "held_out" in json.loads(record.read_text(encoding="utf-8"))
 
 
 def _check(cohort: Cohort, rows: np.ndarray) -> dict[int, int]:

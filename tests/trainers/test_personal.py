@@ -102,6 +102,9 @@ def test_recordings_that_make_no_personal_model(personalize, folder, tmp_path):
     with pytest.raises(RecipeError, match="of 2 people .anna, ben.; .*--subjects"):
         personalize()
     assert personalize(dataset_config={"subjects": ["ben"]})["windows"] == 45
+    (tmp_path / "anna/results.json").write_text('{"task": "emg-classification", "runs": []}')  # of a generic model
+    with pytest.raises(RecipeError, match="not empty and holds no personal model"):
+        personalize()
     (tmp_path / "anna/results.json").unlink()
     with pytest.raises(RecipeError, match="not empty and holds no personal model"):
         personalize()

@@ -425,7 +425,10 @@ def load_corpus(
     if name not in BUILDERS and (Path(name).is_dir() or "/" in name):
         given = sorted(config) + [option for option, value in (("data_dir", data_dir), ("download", download)) if value]
         if given:
-            raise ConfigError(f"{name} is already prepared: {', '.join(given)} cannot be changed; prepare it again")
+            raise ConfigError(
+                f"{name} is already prepared: {', '.join(given)} cannot be changed; leave that out (of a recipe with "
+                "`--dataset_config '{}'`), or prepare it again"
+            )
         return load_prepared(name, cache_dir, streaming)
     builder = make_builder(name, data_dir, cache_dir, download, **config)
     try:

@@ -171,12 +171,14 @@ def _load_weights(
 
 def load_config(source: str) -> TinyMyoConfig:
     """The configuration of a checkpoint; `CheckpointError` if there is none, or it is of another family."""
-    if source.startswith((".", "/", "~")) and not Path(source).exists():
+    path = Path(source)
+    is_path = source.startswith((".", "/", "~")) or source.count("/") != 1 or path.parent.is_dir()  # else user/name
+    if is_path and not path.exists():
         raise CheckpointError(
             f"{source}: no such checkpoint; check the path, or pretrain an encoder (`tinymyo train pretrain_synthetic` "
             "shows how) and name its folder with --model_name_or_path"
         )
-    if Path(source).exists() and not (Path(source) / "config.json").is_file():
+    if path.exists() and not (path / "config.json").is_file():
         raise CheckpointError(
             f"{source} is not a checkpoint folder (no config.json). A published .safetensors or .ckpt file is turned "
             "into one by `tinymyo convert SOURCE OUT`"

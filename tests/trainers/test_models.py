@@ -126,9 +126,12 @@ def test_a_checkpoint_of_another_shape(pretrained, model_config, message):
         build(model_name_or_path=str(pretrained))
 
 
-def test_checkpoints_that_are_none(tmp_path, pretrained):
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
-        build(model_name_or_path=str(tmp_path / "missing"))
+def test_checkpoints_that_are_none(tmp_path, pretrained, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for missing in (str(tmp_path / "missing"), "runs/missing", "missing"):  # and not looked for on the Hub
+        with pytest.raises(CheckpointError, match=f"{missing}: no such checkpoint"):
+            build(model_name_or_path=missing)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="no config.json.*tinymyo convert"):
         build(model_name_or_path=str(tmp_path / "empty"))

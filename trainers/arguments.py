@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -155,8 +156,8 @@ class TrainArguments(TrainingArguments):
             self.greater_is_better = False
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False
-            if self.bf16:
-                self.use_cpu = True  # the library allows bf16 without a GPU only when the CPU was asked for
+            if self.bf16 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                self.use_cpu = True  # without a GPU the library has bf16, and several processes, only if asked for it
         super().__post_init__()
 
     @property

@@ -1,7 +1,10 @@
 """Recipes: YAML and command line through one parser, with errors that name the field."""
 
 import pytest
+import torch
+from transformers import TrainingArguments
 
+from trainers.arguments import RegressionArguments
 from trainers.augmentation import make_augmentation
 from trainers.errors import RecipeError
 from trainers.parsing import RECIPES, parse_fields, parse_recipe, read_recipe
@@ -140,3 +143,11 @@ def test_bases_that_cannot_be_used(tmp_path):
     (tmp_path / "b.yaml").write_text("- 1\n")
     with pytest.raises(RecipeError, match=r"b.yaml must hold"):
         parse_recipe(tmp_path / "a.yaml")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the library starts the processes itself")
+def test_several_processes_without_a_gpu_are_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda self: None)  # which would wait for the others
+    for processes, expected in (("1", False), ("2", True)):  # without it, each would think that it is the main one
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        assert RegressionArguments(output_dir="run").use_cpu is expected

@@ -176,8 +176,7 @@ def _measured(results: Mapping[str, Any]) -> str:
 def _card(results: Mapping[str, Any], output: Path) -> str:
     base = results["checkpoint"]
     metadata = ModelCardData(
-        library_name="transformers",
-        license="apache-2.0",
+        library_name="transformers",  # and no licence: that of the checkpoint holds
         pipeline_tag="time-series-classification",
         tags=["emg", "biosignals", "tinymyo", "emg-classification", "personalization"],
         base_model=None if Path(base).exists() else base,
@@ -199,6 +198,7 @@ def _card(results: Mapping[str, Any], output: Path) -> str:
 
 {warnings}One repetition of one person is little to measure on, and says nothing about other days, other electrode
 positions or other people: calibrate anew after putting the electrodes on again. Not a medical device.
+The licence of `{base}` holds.
 
     {results["command"] or "trainers.personal.personalize_checkpoint(...)"}
 """

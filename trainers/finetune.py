@@ -31,7 +31,7 @@ from trainers.classification import ClassificationTask
 from trainers.errors import RecipeError
 from trainers.events import EventsTask
 from trainers.model_card import write_model_card
-from trainers.models import merged, parameter_counts
+from trainers.models import for_use, merged, parameter_counts
 from trainers.optim import LayerwiseTrainer
 from trainers.regression import RegressionTask
 from trainers.report import format_score, score_table, scores_by_model, summarize_seeds, write_json
@@ -219,7 +219,7 @@ def _save(model: nn.Module, extractor: TinyMyoFeatureExtractor, folder: Path) ->
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(folder / "adapter")
         merged(model).save_pretrained(folder)
-    extractor.save_pretrained(folder)
+    for_use(extractor).save_pretrained(folder)
 
 
 def _baselines(task: Task, model_arguments: ModelArguments, output: Path) -> dict[str, Any]:

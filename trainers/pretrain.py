@@ -29,7 +29,7 @@ from trainers.arguments import DataArguments, ModelArguments
 from trainers.callbacks import use_readable_progress
 from trainers.corpora import Corpus, load_corpora, make_mixes
 from trainers.errors import RecipeError
-from trainers.models import build_model, parameter_counts
+from trainers.models import build_model, for_use, parameter_counts
 from trainers.pretrain_arguments import PretrainingArguments, ProbeArguments
 from trainers.pretrain_report import COLUMNS, summarize, write_plots, write_pretraining_card
 from trainers.pretrain_trainer import PretrainingTrainer
@@ -211,7 +211,7 @@ def _train_or_resume(trainer: PretrainingTrainer) -> float:
 
 def _common_extractor(corpora: Sequence[Corpus], patch_size: int) -> TinyMyoFeatureExtractor:
     """The preprocessing of the first corpus, for any number of channels where they differ in it."""
-    extractor = copy.deepcopy(corpora[0].extractor)
+    extractor = for_use(corpora[0].extractor)
     extractor.patch_size = patch_size
     if len({corpus.channels for corpus in corpora}) > 1:
         extractor.feature_size = None

@@ -16,7 +16,7 @@ from tinymyo_hf import (
 )
 from trainers.arguments import ModelArguments
 from trainers.errors import CheckpointError, RecipeError
-from trainers.models import build_model, load_trained
+from trainers.models import build_model, for_use, load_trained
 
 
 @pytest.fixture
@@ -166,3 +166,10 @@ def test_a_trained_model_with_its_preprocessing(tmp_path, pretrained):
     save_file({**weights, "classifier.bias": torch.zeros(7)}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="has another shape for 1 weights .classifier.bias"):
         load(tmp_path)
+
+
+def test_a_saved_model_refuses_recordings_at_another_rate():
+    trained = TinyMyoFeatureExtractor(feature_size=4, sampling_rate=500.0, on_rate_mismatch="resample")
+    saved = for_use(trained)
+    assert saved.on_rate_mismatch == "error" and trained.on_rate_mismatch == "resample"
+    assert saved.to_dict() | {"on_rate_mismatch": "resample"} == trained.to_dict()

@@ -142,7 +142,7 @@ def in_a_child(path: Path) -> str:
         "except RecordingError as error: print(error)\n"
     )
     command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
     return done.stdout
 
 

@@ -62,6 +62,8 @@ def _body(results: Mapping[str, Any], task: type[Task]) -> str:
     part = task.card(results)
     licence = f" The licence of `{base}` holds for weights fine-tuned from it." if base else ""
     unseen = " No test subject was trained on." if results["unseen_subjects"] else ""
+    if unseen and base:
+        unseen = " No test subject was fine-tuned on; the checkpoint it started from may know some."
     spread = "" if len(runs) == 1 else f" TinyMyo: mean ± standard deviation over {len(runs)} seeds."
     return f"""# TinyMyo on {results["dataset"]}
 

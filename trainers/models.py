@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor
 
-from tinymyo_hf import TINYMYO_PRESETS, TinyMyoConfig, TinyMyoFeatureExtractor
+from tinymyo_hf import TINYMYO_PRESETS, TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForPreTraining
 from tinymyo_hf.quiet import quiet
 from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
 from trainers.arguments import ModelArguments
@@ -29,7 +29,7 @@ def build_model(
     new_encoder_parts: Sequence[str] = (),
 ) -> nn.Module:
     """A model with a new head. From scratch (no `model_name_or_path`) it is the preset; else it has the encoder of that
-    checkpoint, whatever head that has.
+    checkpoint, whatever head that has. Pretraining goes on with the whole of a pretraining checkpoint.
 
     Args:
         model_class: e.g. `TinyMyoForSequenceClassification`.
@@ -125,6 +125,8 @@ def _with_encoder_of(
     prefix = model_class.base_model_prefix
     parts = {f"{prefix}.{part}.": part for part in new_encoder_parts}
     loaded, new = _load_weights(source, model_class, config, only=f"{prefix}.", may_lack=tuple(parts))
+    if model_class is TinyMyoForPreTraining:  # goes on from what was learned, mask token and decoder included
+        return loaded.train(), []
     # A new head, even where the checkpoint has one that would fit.
     model = model_class(config)
     model.base_model.load_state_dict(loaded.base_model.state_dict())

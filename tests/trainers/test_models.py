@@ -51,6 +51,13 @@ def test_a_pretrained_encoder_under_a_new_head(pretrained):
     assert model.classifier.in_features == 24 * 6 and model.config.label2id["open"] == 2
 
 
+def test_pretraining_goes_on_with_the_whole_checkpoint(pretrained, tmp_path):
+    model = build_model(TinyMyoForPreTraining, ModelArguments(model_name_or_path=str(pretrained)), {"num_channels": 4})
+    stored = load_file(pretrained / "model.safetensors")
+    assert model.training and model.state_dict().keys() == stored.keys()
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+
+
 def test_a_classifiers_own_head_is_not_reused(tmp_path):
     first = build(model_config=TINY_MODEL)
     first.save_pretrained(tmp_path)

@@ -22,7 +22,7 @@ from trainers.models import build_model, check_patches
 from trainers.optim import balanced_class_weights, classification_loss
 from trainers.report import Column, plot_histories
 from trainers.subsets import training_fraction
-from trainers.tasks import Scores, Task, describe_splits, describe_window, read_corpus, split_facts
+from trainers.tasks import Scores, Task, read_corpus, split_facts
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = (
@@ -74,13 +74,8 @@ class ClassificationTask(Task):
             )
         return cls(corpus, extractor, data.dataset)
 
-    def describe(self) -> str:
-        window = describe_window(self.extractor)
-        return (
-            f"{self.corpus}: {len(self.labels)} classes, {self.num_channels} channels, windows of {window['length']} "
-            f"samples ({window['seconds']:g} s at {window['sampling_rate']:g} Hz): "
-            f"{describe_splits(self, self.subjects)}"
-        )
+    def describe_outputs(self) -> str:
+        return f"{len(self.labels)} classes"
 
     def build_model(self, arguments: ModelArguments) -> nn.Module:
         head = {

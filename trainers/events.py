@@ -34,7 +34,7 @@ from trainers.event_targets import EventTargets, collate_event_windows
 from trainers.models import build_model
 from trainers.report import Column, plot_histories
 from trainers.subsets import WindowShare
-from trainers.tasks import Scores, Task, describe_splits, describe_window, read_corpus, split_facts
+from trainers.tasks import Scores, Task, read_corpus, split_facts
 
 COLUMNS = (
     Column("cler", "CLER", digits=4, metric_type="cler"),
@@ -132,13 +132,8 @@ class EventsTask(Task):
         check_corpus(corpus, extractor, data.dataset)
         return cls(corpus, extractor, data.dataset, FrameGrid(sampling_rate=extractor.sampling_rate), seed)
 
-    def describe(self) -> str:
-        window = describe_window(self.extractor)
-        return (
-            f"{self.corpus}: {len(self.labels)} gestures, {self.num_channels} channels, windows of {window['length']} "
-            f"samples ({window['seconds']:g} s at {window['sampling_rate']:g} Hz): "
-            f"{describe_splits(self, self.subjects)}"
-        )
+    def describe_outputs(self) -> str:
+        return f"{len(self.labels)} gestures"
 
     def build_model(self, arguments: ModelArguments) -> nn.Module:
         head = {

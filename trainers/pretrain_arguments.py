@@ -12,14 +12,13 @@ The defaults are the paper's ("TinyMyo", Table 1): 50 epochs in batches of 512, 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
+from trainers.arguments import mapping
 from trainers.errors import RecipeError
 
 
@@ -49,14 +48,14 @@ class CorpusArguments:
         Raises:
             RecipeError: no mapping, an unknown field, or a value of the wrong kind.
         """
-        value = as_mapping(value, where)
+        value = mapping(where, value)
         known = [entry.name for entry in fields(cls)]
         unknown = sorted(value.keys() - set(known))
         if unknown:
             raise RecipeError(f"{where}: unknown field {unknown[0]!r}; a corpus has {', '.join(known)}")
         if not isinstance(value.get("dataset"), str):
             raise RecipeError(f"{where} names no dataset: add `dataset: uci_emg`, another builder or a prepared folder")
-        value["dataset_config"] = as_mapping(value.get("dataset_config"), f"{where}.dataset_config")
+        value["dataset_config"] = mapping(f"{where}.dataset_config", value.get("dataset_config"))
         share = value.get("probability")
         if share is not None and not (isinstance(share, int | float) and share > 0):
             raise RecipeError(f"{where}.probability={share!r}: must be a positive number")
@@ -82,7 +81,7 @@ class ProbeArguments:
     @classmethod
     def read(cls, value: Any) -> ProbeArguments:
         """From the field of a recipe; `RecipeError` as for a corpus."""
-        value = as_mapping(value, "probe")
+        value = mapping("probe", value)
         count = value.pop("max_windows", cls.max_windows)
         if not isinstance(count, int) or count < 1:
             raise RecipeError(f"probe.max_windows={count!r}: must be a whole number of at least 1")
@@ -150,9 +149,9 @@ class PretrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if self.output_dir is None:
             raise RecipeError("the recipe names no output_dir: add `output_dir: runs/NAME` or pass --output_dir")
-        self.lr_scheduler_kwargs = as_mapping(self.lr_scheduler_kwargs, "lr_scheduler_kwargs")
-        self.corpora = [as_mapping(value, f"corpora[{i}]") for i, value in enumerate(self.corpora)]
-        self.probe = None if self.probe is None else as_mapping(self.probe, "probe")
+        self.lr_scheduler_kwargs = mapping("lr_scheduler_kwargs", self.lr_scheduler_kwargs)
+        self.corpora = [mapping(f"corpora[{i}]", value) for i, value in enumerate(self.corpora)]
+        self.probe = None if self.probe is None else mapping("probe", self.probe)
         self._check()
         if not torch.cuda.is_available():
             self.dataloader_pin_memory = False
@@ -179,19 +178,3 @@ class PretrainingArguments(TrainingArguments):
     def mix(self) -> list[CorpusArguments]:
         """The corpora, checked."""
         return [CorpusArguments.read(value, f"corpora[{i}]") for i, value in enumerate(self.corpora)]
-
-
-def as_mapping(value: Mapping | str | None, where: str) -> dict[str, Any]:
-    """A mapping, or the JSON of one, as the command line gives it; None is an empty one.
-
-    Raises:
-        RecipeError: it is neither.
-    """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise RecipeError(f"{where} must be a mapping in YAML or JSON, got {value!r} ({error})") from None
-    if value is not None and not isinstance(value, Mapping):
-        raise RecipeError(f"{where} must be a mapping, got {value!r}")
-    return dict(value or {})

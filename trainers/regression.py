@@ -27,7 +27,7 @@ from trainers.regression_metrics import REGRESSION_METRICS, regression_metrics
 from trainers.regression_report import models_of, plot_regression, score_rows, typical_trace
 from trainers.report import Column, plot_histories
 from trainers.subsets import training_fraction
-from trainers.tasks import Scores, Task, describe_splits, describe_window, read_corpus, split_facts
+from trainers.tasks import Scores, Task, read_corpus, split_facts
 
 COLUMNS = (
     Column("mae", "MAE", metric_type="mae"),
@@ -96,13 +96,8 @@ class RegressionTask(Task):
         """Mean and standard deviation of each output over the training windows, float64 (outputs,)."""
         return target_statistics(self.splits["train"].hf_dataset)
 
-    def describe(self) -> str:
-        window = describe_window(self.extractor)
-        return (
-            f"{self.corpus}: {len(self.labels)} outputs ({', '.join(self.labels)}), {self.num_frames} frames per "
-            f"window, {self.num_channels} channels, windows of {window['length']} samples ({window['seconds']:g} s at "
-            f"{window['sampling_rate']:g} Hz): {describe_splits(self, self.subjects)}"
-        )
+    def describe_outputs(self) -> str:
+        return f"{len(self.labels)} outputs ({', '.join(self.labels)}), {self.num_frames} frames per window"
 
     def build_model(self, arguments: ModelArguments) -> nn.Module:
         head = {

@@ -38,6 +38,7 @@ class Task(ABC):
         collate: items -> batch.
         labels: what the outputs of the model are, in order.
         num_channels: electrodes.
+        subjects: split -> (windows,) names.
     """
 
     name: ClassVar[str]
@@ -45,6 +46,7 @@ class Task(ABC):
     columns: ClassVar[tuple[Column, ...]]
     labels: list[str]
     num_channels: int
+    subjects: dict[str, list[str]]
 
     def __init__(
         self,
@@ -88,9 +90,18 @@ class Task(ABC):
         """The split that is scored at the end: "validation" where the protocol has no test split."""
         return next(name for name in ("test", "validation", "train") if name in self.splits)
 
-    @abstractmethod
     def describe(self) -> str:
         """One line about the data."""
+        window = describe_window(self.extractor)
+        return (
+            f"{self.corpus}: {self.describe_outputs()}, {self.num_channels} channels, windows of {window['length']} "
+            f"samples ({window['seconds']:g} s at {window['sampling_rate']:g} Hz): "
+            f"{describe_splits(self, self.subjects)}"
+        )
+
+    @abstractmethod
+    def describe_outputs(self) -> str:
+        """What is predicted, for `describe`: "6 classes"."""
 
     @abstractmethod
     def build_model(self, arguments: ModelArguments) -> nn.Module:

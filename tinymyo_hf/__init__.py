@@ -10,6 +10,11 @@ from pathlib import PurePath
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "SEMG_TRANSFORMER_PRESETS": "semg_transformer.configuration_semg_transformer",
+    "SEMGTransformerConfig": "semg_transformer.configuration_semg_transformer",
+    "SEMGTransformerForCTC": "semg_transformer.modeling_semg_transformer",
+    "SEMGTransformerModel": "semg_transformer.modeling_semg_transformer",
+    "SEMGTransformerFeatureExtractor": "semg_transformer.feature_extraction_semg_transformer",
     "TINYMYO_PRESETS": "tinymyo.configuration_tinymyo",
     "TinyMyoConfig": "tinymyo.configuration_tinymyo",
     "TinyMyoFeatureExtractor": "tinymyo.feature_extraction_tinymyo",

@@ -5,12 +5,15 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioFrameClassification,
+    AutoModelForCTC,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from tinymyo_hf.pipelines import EmgClassificationPipeline, EmgEventsPipeline, EmgRegressionPipeline, SavedModel
+from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
+from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, SEMGTransformerModel
 from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo import (
@@ -38,6 +41,9 @@ def register() -> None:
     AutoModelForAudioFrameClassification.register(TinyMyoConfig, TinyMyoForFrameClassification, exist_ok=True)
     AutoModelForPreTraining.register(TinyMyoConfig, TinyMyoForPreTraining, exist_ok=True)
     AutoModelForSequenceClassification.register(TinyMyoConfig, TinyMyoForSequenceClassification, exist_ok=True)
+    AutoConfig.register(SEMGTransformerConfig.model_type, SEMGTransformerConfig, exist_ok=True)
+    AutoModel.register(SEMGTransformerConfig, SEMGTransformerModel, exist_ok=True)
+    AutoModelForCTC.register(SEMGTransformerConfig, SEMGTransformerForCTC, exist_ok=True)
     for task, (pipeline_class, loaders) in PIPELINES.items():
         if task not in PIPELINE_REGISTRY.get_supported_tasks():  # the library warns of a second time
             PIPELINE_REGISTRY.register_pipeline(

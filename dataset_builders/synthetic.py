@@ -6,7 +6,7 @@ discrete gestures, typing or speech (`simulation.gestures` and its siblings).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,8 @@ class SyntheticConfig(EmgBuilderConfig):
             electrodes on the face. It gives the defaults (`PRESETS`) of the fields that are "protocol" below.
         protocol: "unseen_subjects": the last subjects are held out, 20 % for validation and 20 % for test;
             "within_subject": of every session, the last repetition (of each gesture; of the other presets: the last
-            block) is for test and the one before it for validation.
+            block) is for test and the one before it for validation; "unseen_sessions": of every subject, the last
+            session is for test and the one before it for validation.
         num_subjects, num_sessions, num_repetitions: sessions per subject, repetitions of each gesture or blocks per
             session.
         hold: seconds for which a gesture is held ("gestures").
@@ -176,7 +177,7 @@ class Synthetic(EmgBuilder):
     """Simulated surface EMG of people who make gestures, move their fingers, type or speak."""
 
     BUILDER_CONFIG_CLASS = SyntheticConfig
-    PROTOCOLS = ("unseen_subjects", "within_subject")
+    PROTOCOLS = ("unseen_subjects", "within_subject", "unseen_sessions")
     LICENSE = "apache-2.0"
 
     @property
@@ -213,19 +214,25 @@ class Synthetic(EmgBuilder):
         self._check()
         config = self.config
         subjects = [f"{number:02d}" for number in range(1, config.num_subjects + 1)]
-        places: list[tuple[str, str, tuple[int, ...] | None]] = []
+        numbers = range(1, config.num_sessions + 1)
+        places: list[tuple[str, str, Iterable[int], tuple[int, ...] | None]] = []  # subject, split, sessions, blocks
         if config.protocol == "unseen_subjects":
             split_of = even_subject_split(subjects, (0.2, 0.2))
-            places = [(subject, split_of[subject], None) for subject in subjects]
+            places = [(subject, split_of[subject], numbers, None) for subject in subjects]
+        elif config.protocol == "unseen_sessions":
+            parts = {"train": numbers[:-2], "validation": numbers[-2:-1], "test": numbers[-1:]}
+            places = [(subject, split, kept, None) for split, kept in parts.items() for subject in subjects]
         else:
             last = config.num_repetitions
             groups = {"train": range(1, last - 1), "validation": [last - 1], "test": [last]}
             kept = repetition_split(groups)
-            places = [(subject, split, repetitions) for split, repetitions in kept.items() for subject in subjects]
+            places = [
+                (subject, split, numbers, repetitions) for split, repetitions in kept.items() for subject in subjects
+            ]
         sessions = [
             Recording("", f"subject{subject}_session{session}", subject, str(session), split, repetitions)
-            for subject, split, repetitions in places
-            for session in range(1, config.num_sessions + 1)
+            for subject, split, of_split, repetitions in places
+            for session in of_split
         ]
         return sessions if config.preset == "gestures" else [block for r in sessions for block in self._blocks(r)]
 
@@ -242,11 +249,12 @@ class Synthetic(EmgBuilder):
         for field in ("num_subjects", "num_sessions", "num_repetitions", "num_channels"):
             if not isinstance(getattr(config, field), int) or getattr(config, field) < 1:
                 raise ConfigError(f"synthetic: {field}={getattr(config, field)!r} must be a whole number of at least 1")
-        if config.protocol == "within_subject" and config.num_repetitions < 3:
-            raise ConfigError(
-                f"synthetic: num_repetitions={config.num_repetitions}: the protocol within_subject needs at least 3, "
-                "one for each split"
-            )
+        for protocol, field in (("within_subject", "num_repetitions"), ("unseen_sessions", "num_sessions")):
+            if config.protocol == protocol and getattr(config, field) < 3:
+                raise ConfigError(
+                    f"synthetic: {field}={getattr(config, field)}: the protocol {protocol} needs at least 3, one for "
+                    "each split"
+                )
         rate, asked = self.preset.apparatus.rate, config.sampling_rate
         if not isinstance(asked, (int, float)) or asked < 1 or asked != int(asked) or rate % asked:
             raise ConfigError(f"synthetic: sampling_rate={asked!r} must be a divisor of {rate} Hz")

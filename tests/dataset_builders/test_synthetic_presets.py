@@ -78,6 +78,14 @@ def test_no_block_and_no_unseen_subject_is_in_two_splits(preset):
     assert len({r.name for r in within}) == len(within) == 3 * 2 * 4
     blocks = {split: {r.repetitions for r in within if r.split == split} for split in SPLITS}
     assert blocks == {"train": {(1,), (2,)}, "validation": {(3,)}, "test": {(4,)}}
+    sessions = builder(preset, protocol="unseen_sessions", num_sessions=4).recordings
+    by_subject = {(r.subject, r.split): set() for r in sessions}
+    for recording in sessions:
+        by_subject[recording.subject, recording.split].add(recording.session)
+    expected = {"train": {"1", "2"}, "validation": {"3"}, "test": {"4"}}
+    assert by_subject == {(s, split): expected[split] for s in {r.subject for r in sessions} for split in SPLITS}
+    with pytest.raises(ConfigError, match="num_sessions=2: .* at least 3"):
+        _ = builder(preset, protocol="unseen_sessions", num_sessions=2).recordings
 
 
 @pytest.mark.parametrize("preset", ["events", "typing", "speech"])

@@ -21,8 +21,11 @@ SETTINGS_FILE = "run.json"
 # What may change between two starts of one run: it decides how and where the work is done, not its outcome.
 _FREE = {
     "data": {"data_dir", "cache_dir", "num_proc"},
-    "training": {"seeds", "overwrite", "baselines", "disable_tqdm", "report_to", "dataloader_num_workers", "run_name"},
-}
+    "training": {
+        "seeds", "users", "from_scratch", "overwrite", "baselines", "disable_tqdm", "report_to",
+        "dataloader_num_workers", "run_name",
+    },
+}  # fmt: skip
 
 
 def claim_output(folder: Path, settings: Mapping[str, Mapping[str, Any]], overwrite: bool = False) -> None:
@@ -64,13 +67,14 @@ def _first_difference(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -
 
 
 def _has_trained(folder: Path) -> bool:
-    return any(folder.glob("seed-*")) or (folder / "results.json").is_file()
+    # a run may hold those of several users: users/NAME/seed-0
+    return any(folder.glob("seed-*")) or any(folder.glob("*/*/seed-*")) or (folder / "results.json").is_file()
 
 
 def _discard(folder: Path) -> None:
     """Remove what a run writes, and nothing else a user may have put beside it."""
     for entry in folder.iterdir():
-        if re.fullmatch(r"seed-\d+|reconstructions", entry.name) and entry.is_dir():
+        if re.fullmatch(r"seed-\d+|reconstructions|users|generic|from_scratch", entry.name) and entry.is_dir():
             shutil.rmtree(entry)
         elif entry.suffix in {".json", ".png", ".safetensors"} or entry.name == "README.md":
             entry.unlink()

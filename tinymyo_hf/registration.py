@@ -13,6 +13,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from tinymyo_hf.pipelines import EmgClassificationPipeline, EmgEventsPipeline, EmgRegressionPipeline, SavedModel
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
+from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGTransformerFeatureExtractor
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, SEMGTransformerModel
 from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
@@ -42,6 +43,7 @@ def register() -> None:
     AutoModelForPreTraining.register(TinyMyoConfig, TinyMyoForPreTraining, exist_ok=True)
     AutoModelForSequenceClassification.register(TinyMyoConfig, TinyMyoForSequenceClassification, exist_ok=True)
     AutoConfig.register(SEMGTransformerConfig.model_type, SEMGTransformerConfig, exist_ok=True)
+    AutoFeatureExtractor.register(SEMGTransformerConfig, SEMGTransformerFeatureExtractor, exist_ok=True)
     AutoModel.register(SEMGTransformerConfig, SEMGTransformerModel, exist_ok=True)
     AutoModelForCTC.register(SEMGTransformerConfig, SEMGTransformerForCTC, exist_ok=True)
     for task, (pipeline_class, loaders) in PIPELINES.items():

@@ -6,6 +6,8 @@ attention, and modules are named as there. Source: "Scaling and Distilling Trans
 appendix A.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -20,6 +22,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_semg_transformer import SEMGTransformerConfig
+from .cpu_attention_semg_transformer import blockwise_attention_forward, runs_on_cpu
 
 
 class SEMGTransformerInputNorm(nn.Module):
@@ -228,8 +231,7 @@ class SEMGTransformerAttention(nn.Module):
         query, key, value = (
             self.split_heads(projection(hidden_states)) for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        output, weights = attention(
+        output, weights = self._attention_function()(
             self,
             query,
             key,
@@ -242,6 +244,12 @@ class SEMGTransformerAttention(nn.Module):
         )
         # (batch, frames, heads, head_dim) -> (batch, frames, hidden)
         return self.out_proj(output.flatten(2)), weights
+
+    def _attention_function(self) -> Callable:
+        implementation = self.config._attn_implementation
+        if implementation == "sdpa" and self.training and runs_on_cpu(self.q_proj.weight):
+            return blockwise_attention_forward
+        return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
     def split_heads(self, states: torch.Tensor) -> torch.Tensor:
         """(batch, frames, hidden) -> (batch, heads, frames, head_dim)."""

@@ -166,14 +166,15 @@ class SEMGTransformerPositionalConv(nn.Module):
         kernel, self.groups = config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups
         future = 0 if config.positional_conv_causal else (kernel - 1) // 2
         self.padding = (kernel - 1 - future, future)
-        self.weight_g = nn.Parameter(torch.ones(1, 1, kernel))
-        self.weight_v = nn.Parameter(torch.empty(config.hidden_size, config.hidden_size // self.groups, kernel))
+        # Not called weight_g and weight_v: the library renames those in every checkpoint, and loads them by halves.
+        self.magnitude = nn.Parameter(torch.ones(1, 1, kernel))
+        self.direction = nn.Parameter(torch.empty(config.hidden_size, config.hidden_size // self.groups, kernel))
         self.bias = nn.Parameter(torch.zeros(config.hidden_size))
 
     @property
     def weight(self) -> torch.Tensor:
         """(hidden, hidden / groups, kernel)."""
-        return self.weight_g * self.weight_v / self.weight_v.norm(dim=(0, 1), keepdim=True)
+        return self.magnitude * self.direction / self.direction.norm(dim=(0, 1), keepdim=True)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         padded = nn.functional.pad(hidden_states, self.padding)
@@ -354,10 +355,14 @@ class SEMGTransformerPreTrainedModel(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
         elif isinstance(module, SEMGTransformerPositionalConv):
-            channels, _, kernel = module.weight_v.shape
-            init.normal_(module.weight_v, mean=0.0, std=2 * (kernel * channels) ** -0.5)
-            init.copy_(module.weight_g, module.weight_v.norm(dim=(0, 1), keepdim=True))
+            channels, _, kernel = module.direction.shape
+            init.normal_(module.direction, mean=0.0, std=2 * (kernel * channels) ** -0.5)
+            init.copy_(module.magnitude, module.direction.norm(dim=(0, 1), keepdim=True))
             init.zeros_(module.bias)
+        elif isinstance(module, SEMGTransformerFeatureProjection):
+            bound = module.projection.in_features**-0.5
+            init.uniform_(module.projection.weight, a=-bound, b=bound)
+            init.uniform_(module.projection.bias, a=-bound, b=bound)
         elif isinstance(module, nn.Conv1d):
             init.kaiming_normal_(module.weight)
 

@@ -34,7 +34,7 @@ from trainers.personalize_baselines import ClassicalModels, headline_scores
 from trainers.personalize_report import METHOD_TITLES, render_summary, summarize, write_report
 from trainers.repetitions import ShotSplit, check_shots, describe_split, personalizable, split_repetitions
 from trainers.report import write_json
-from trainers.runs import claim_output, describe_environment
+from trainers.runs import check_one_process, claim_output, describe_environment
 
 Row = dict[str, Any]
 
@@ -111,10 +111,7 @@ def _check(model: ModelArguments, data: DataArguments, arguments: Personalizatio
         raise RecipeError("lora and freeze_encoder are for fine-tuning: here `methods: [head, lora]` asks for them")
     if data.train_fraction != 1.0:
         raise RecipeError("train_fraction has no meaning here: `shots` says how much of a person's data is used")
-    if arguments.world_size > 1 or arguments.n_gpu > 1:
-        raise RecipeError(
-            "personalization runs in one process on one device: start it without torchrun, with CUDA_VISIBLE_DEVICES=0"
-        )
+    check_one_process(arguments)
     if arguments.protocol == "checkpoint":
         if model.model_name_or_path is None:
             raise RecipeError("protocol: checkpoint needs a trained classifier: --model_name_or_path FOLDER")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 from trainers.errors import RecipeError
 from trainers.report import write_json
@@ -26,6 +27,14 @@ _FREE = {
         "dataloader_num_workers", "run_name",
     },
 }  # fmt: skip
+
+
+def check_one_process(arguments: TrainingArguments) -> None:
+    """Raise `RecipeError` for a personalization in several processes or on several devices."""
+    if arguments.world_size > 1 or arguments.n_gpu > 1:
+        raise RecipeError(
+            "personalization runs in one process on one device: start it without torchrun, with CUDA_VISIBLE_DEVICES=0"
+        )
 
 
 def claim_output(folder: Path, settings: Mapping[str, Mapping[str, Any]], overwrite: bool = False) -> None:

@@ -17,17 +17,16 @@ sessions of one of these 8. Copy the file into the folder of the corpus; `metada
 split serves as well. Sessions that are in no split are not used.
 """
 
-import functools
 import hashlib
 import json
 import math
-import string
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
+
+from tinymyo_hf.charset import BACKSPACE, CHARACTERS, ENTER, SHIFT, SPACE, SUBSTITUTES, character_of
 
 from .base import Download, EmgBuilder, EmgBuilderConfig, Events, Recording, Signal, logger
 from .emg2qwerty_splits import GENERIC, Session, find_split_file, read_split_file
@@ -46,15 +45,19 @@ from .reality_labs import (
     text_attribute,
 )
 
-BACKSPACE, ENTER, SPACE, SHIFT = "⌫", "⏎", " ", "⇧"
-CHARACTERS = (*string.ascii_letters, *string.digits, *string.punctuation, BACKSPACE, ENTER, SPACE, SHIFT)
-"""The character set; a position is the id of a class, 98 is left for the blank of CTC."""
-
-SUBSTITUTES = {
-    **{"Key.backspace": BACKSPACE, "Key.enter": ENTER, "Key.space": SPACE, "Key.shift": SHIFT},
-    **{"\n": ENTER, "\r": ENTER, "\b": BACKSPACE},
-    **dict(zip("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--", strict=True)),  # curly quotes and dashes
-}
+__all__ = [
+    "BACKSPACE",
+    "CHARACTERS",
+    "ENTER",
+    "SHIFT",
+    "SPACE",
+    "SUBSTITUTES",
+    "Emg2qwerty",
+    "Emg2qwertyConfig",
+    "Keystroke",
+    "character_of",
+    "parse_keystrokes",
+]
 
 _REPOSITORY = "https://github.com/facebookresearch/emg2qwerty"
 _SPLIT_FILES = f"{_REPOSITORY.replace('github.com', 'raw.githubusercontent.com')}/main/config/user"
@@ -230,18 +233,6 @@ def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e15:
         return None
     return None if math.isnan(value) else float(value)
-
-
-@functools.lru_cache(1024)
-def character_of(key: str) -> str | None:
-    """The character of a key as the keylogger names it ("a", "Key.space", "’"); None if the set has none for it.
-
-    A letter with an accent becomes the letter without.
-    """
-    character = SUBSTITUTES.get(key, key)
-    if character not in CHARACTERS and len(character) == 1:
-        character = unicodedata.normalize("NFD", character)[:1]
-    return character if character in CHARACTERS else None
 
 
 def _events(keystrokes: list[Keystroke], times: np.ndarray) -> tuple[Events, dict[str, int]]:

@@ -144,11 +144,15 @@ def length_mask(lengths: torch.Tensor, longest: int) -> torch.Tensor:
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
+class SEMGTransformerProjection(nn.Linear):
+    """A linear layer with initial weights of its own (the library initialises no module without parameters)."""
+
+
 class SEMGTransformerFeatureProjection(nn.Module):
     def __init__(self, config: SEMGTransformerConfig):
         super().__init__()
         self.layer_norm = nn.LayerNorm(config.conv_dim[-1], eps=config.layer_norm_eps)
-        self.projection = nn.Linear(config.conv_dim[-1], config.hidden_size)
+        self.projection = SEMGTransformerProjection(config.conv_dim[-1], config.hidden_size)
         self.dropout = nn.Dropout(config.feat_proj_dropout)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -359,10 +363,10 @@ class SEMGTransformerPreTrainedModel(PreTrainedModel):
             init.normal_(module.direction, mean=0.0, std=2 * (kernel * channels) ** -0.5)
             init.copy_(module.magnitude, module.direction.norm(dim=(0, 1), keepdim=True))
             init.zeros_(module.bias)
-        elif isinstance(module, SEMGTransformerFeatureProjection):
-            bound = module.projection.in_features**-0.5
-            init.uniform_(module.projection.weight, a=-bound, b=bound)
-            init.uniform_(module.projection.bias, a=-bound, b=bound)
+        elif isinstance(module, SEMGTransformerProjection):
+            bound = module.in_features**-0.5
+            init.uniform_(module.weight, a=-bound, b=bound)
+            init.uniform_(module.bias, a=-bound, b=bound)
         elif isinstance(module, nn.Conv1d):
             init.kaiming_normal_(module.weight)
 

@@ -9,17 +9,22 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedConfig, TrainingArguments
 
 from tinymyo_hf import TinyMyoConfig
+from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMG_TRANSFORMER_PRESETS, SEMGTransformerConfig
 from trainers.errors import RecipeError
 
+FAMILIES = (TinyMyoConfig, SEMGTransformerConfig)
+
 # What is better when it is lower, beside losses: the library takes any other score for one that is better when higher.
-ERRORS = ("mae", "rmse", "misses_per_hour", "false_activations_per_hour")
+ERRORS = ("mae", "rmse", "misses_per_hour", "false_activations_per_hour", "cer", "ier", "der", "ser")
 
 
 def mapping(name: str, value: dict | str | None) -> dict[str, Any]:
@@ -34,6 +39,16 @@ def mapping(name: str, value: dict | str | None) -> dict[str, Any]:
     return dict(value or {})
 
 
+def check_model_config(model_config: Mapping[str, Any], family: type[PreTrainedConfig]) -> None:
+    """Raise `RecipeError` for a field that the configuration of this family of models does not have."""
+    known = list(family.__dataclass_fields__)
+    unknown = sorted(model_config.keys() - set(known))
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "correct its name or remove it"
+        raise RecipeError(f"model_config: {family.__name__} has no field {unknown[0]!r}; {hint}")
+
+
 @dataclass
 class ModelArguments:
     """Which model is trained, and how much of it."""
@@ -43,7 +58,7 @@ class ModelArguments:
     )
     preset: str = field(default="tinymyo-base", metadata={"help": "Named configuration, when training from scratch."})
     model_config: dict | str | None = field(
-        default=None, metadata={"help": "Fields of TinyMyoConfig that replace the preset's or the checkpoint's."}
+        default=None, metadata={"help": "Fields of the configuration that replace the preset's or the checkpoint's."}
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the head only."})
     lora: bool = field(default=False, metadata={"help": "Train low-rank adapters and the head; needs `peft`."})
@@ -56,14 +71,21 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         self.model_config = mapping("model_config", self.model_config)
-        known = list(TinyMyoConfig.__dataclass_fields__)
-        unknown = sorted(self.model_config.keys() - set(known))
-        if unknown:  # said here, before any data are prepared
-            close = difflib.get_close_matches(unknown[0], known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "correct its name or remove it"
-            raise RecipeError(f"model_config: TinyMyoConfig has no field {unknown[0]!r}; {hint}")
+        family = self._family()
+        if family is not None:  # said here, before any data are prepared
+            check_model_config(self.model_config, family)
         if self.lora and self.freeze_encoder:
             raise RecipeError("lora and freeze_encoder exclude each other: LoRA already freezes the encoder's weights")
+
+    def _family(self) -> type[PreTrainedConfig] | None:
+        """The configuration class of the model; None where that is known only when the checkpoint is read."""
+        if self.model_name_or_path is None:
+            return SEMGTransformerConfig if self.preset in SEMG_TRANSFORMER_PRESETS else TinyMyoConfig
+        try:
+            stored = json.loads((Path(self.model_name_or_path) / "config.json").read_text(encoding="utf-8"))
+            return {family.model_type: family for family in FAMILIES}.get(stored["model_type"])
+        except (OSError, ValueError, KeyError, TypeError):  # of the Hub, or damaged: whoever loads it says so
+            return None
 
 
 @dataclass
@@ -159,6 +181,11 @@ class TrainArguments(TrainingArguments):
             if self.bf16 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 self.use_cpu = True  # without a GPU the library has bf16, and several processes, only if asked for it
         super().__post_init__()
+
+    @classmethod
+    def kind(cls) -> dict[str, str]:
+        """The fields of a recipe that choose these arguments."""
+        return {"task": cls.TASK}
 
     @property
     def selection_metric(self) -> str:

@@ -35,27 +35,38 @@ def inference_stride(window_length: int, grid: FrameGrid) -> int:
 
 def check_corpus(corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, name: str) -> None:
     """Raise `RecipeError` unless rows are recordings with events of known gestures inside them."""
-    features = next(iter(corpus.values())).features
-    if "events" not in features:
-        raise RecipeError(
-            f"dataset {name} has no events: train it with another task than events, or prepare it with events"
-        )
-    if "recording_length" not in features:
-        raise RecipeError(f"dataset {name} stores windows: add `rows: recordings` to dataset_config, or prepare it so")
-    if not isinstance(features["events"].feature["name"], datasets.ClassLabel):
-        raise RecipeError(
-            f"dataset {name}: the names of its events are free text; prepare it with the names of its gestures"
-        )
+    check_rows(corpus, name, "events")
     if extractor.normalization != "none" and extractor.normalization_scope == "window":
         raise RecipeError(
             f"dataset {name} is normalised window by window, but gestures are detected across windows: set "
             'normalization_scope to "recording", or normalization to "none", in dataset_config'
         )
+    check_events(corpus, name, FrameGrid().kernel_size)
+
+
+def check_rows(corpus: datasets.DatasetDict, name: str, task: str) -> None:
+    """Raise `RecipeError` unless rows are recordings with events that have one of several names."""
+    features = next(iter(corpus.values())).features
+    if "events" not in features:
+        raise RecipeError(
+            f"dataset {name} has no events: train it with another task than {task}, or prepare it with events"
+        )
+    if "recording_length" not in features:
+        raise RecipeError(f"dataset {name} stores windows: add `rows: recordings` to dataset_config, or prepare it so")
+    if not isinstance(features["events"].feature["name"], datasets.ClassLabel):
+        raise RecipeError(
+            f"dataset {name}: the names of its events are free text; prepare it with the names of its gestures or keys"
+        )
+
+
+def check_events(corpus: datasets.DatasetDict, name: str, shortest: int) -> None:
+    """Raise `RecipeError` for an event outside its recording or of no known name, and for recordings of fewer than
+    `shortest` samples, which make no frame."""
     for split_name, split in corpus.items():
-        _check_events(split, f"dataset {name}, {split_name} split")
+        _check_split(split, f"dataset {name}, {split_name} split", shortest)
 
 
-def _check_events(split: datasets.Dataset, where: str) -> None:
+def _check_split(split: datasets.Dataset, where: str, shortest: int) -> None:
     known = len(split.features["events"].feature["name"].names)
     columns = split.select_columns(["events", "recording", "recording_length"]).with_format("arrow")
     for table in columns.iter(batch_size=_ROWS):
@@ -63,18 +74,19 @@ def _check_events(split: datasets.Dataset, where: str) -> None:
         rows = np.repeat(np.arange(len(table)), events.value_lengths().to_numpy())
         starts, names = (events.flatten().field(key).to_numpy(zero_copy_only=False) for key in ("start", "name"))
         inside = (starts >= 0) & (starts < table["recording_length"].to_numpy()[rows])
-        for wrong, what in ((~inside, "lies outside it"), ((names < 0) | (names >= known), "is of no known gesture")):
-            if wrong.any():
-                event = int(np.flatnonzero(wrong)[0])
+        known_names = (names >= 0) & (names < known)
+        for right, what in ((inside, "lies outside it"), (known_names, f"is of none of its {known} names")):
+            if not right.all():
+                event = int(np.flatnonzero(~right)[0])
                 raise RecipeError(
                     f"{where}, recording {table['recording'][int(rows[event])].as_py()}: the event at sample "
                     f"{starts[event]:g} {what}; correct it, or leave the recording out"
                 )
-        short = np.flatnonzero(table["recording_length"].to_numpy() < FrameGrid().kernel_size)
+        short = np.flatnonzero(table["recording_length"].to_numpy() < shortest)
         if short.size:
             raise RecipeError(
                 f"{where}, recording {table['recording'][int(short[0])].as_py()} has fewer than "
-                f"{FrameGrid().kernel_size} samples, which make one frame; leave it out"
+                f"{shortest} samples, which make one frame; leave it out"
             )
 
 

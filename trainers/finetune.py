@@ -22,16 +22,16 @@ from typing import Any
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainerState, set_seed
 
-from tinymyo_hf import TinyMyoFeatureExtractor
 from tinymyo_hf.quiet import quiet
 from trainers.arguments import DataArguments, ModelArguments, TrainArguments
 from trainers.augmentation import make_augmentation
 from trainers.callbacks import use_readable_progress
 from trainers.classification import ClassificationTask
+from trainers.ctc import CTCTask
 from trainers.errors import RecipeError
 from trainers.events import EventsTask
 from trainers.model_card import write_model_card
-from trainers.models import for_use, merged, parameter_counts
+from trainers.models import merged, parameter_counts
 from trainers.optim import LayerwiseTrainer
 from trainers.regression import RegressionTask
 from trainers.report import format_score, score_table, scores_by_model, summarize_seeds, write_json
@@ -42,13 +42,15 @@ TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
     "regression": RegressionTask,
     "events": EventsTask,
+    "ctc": CTCTask,
 }
 HYPERPARAMETERS = (
     "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "lr_drop_epochs", "lr_drop_factor", "warmup_steps",
     "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "adam_beta1",
     "adam_beta2", "max_grad_norm", "layer_decay", "encoder_lr_factor", "label_smoothing_factor", "class_weights",
     "early_stopping_patience",
-    "metric_for_best_model", "augmentations", "ema_decay", "bf16", "torch_compile",
+    "teacher_name_or_path", "temperature", "alpha", "beta", "teacher_logits",
+    "metric_for_best_model", "augmentations", "context", "loss_span", "jitter", "ema_decay", "bf16", "torch_compile",
 )  # fmt: skip
 NOT_SCORES = (
     "eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_model_preparation_time"
@@ -60,12 +62,14 @@ def run(
     data_arguments: DataArguments,
     arguments: TrainArguments,
     command: str | None = None,
+    task_class: type[Task] | None = None,
 ) -> dict[str, Any]:
     """Train one model per seed, evaluate each once on the test split, and write the output folder.
 
     Args:
         arguments: of the task to train, e.g. `ClassificationArguments`.
         command: the command line that reproduces the run, for the model card.
+        task_class: what to train; by default the one of `TASKS` that the arguments belong to.
 
     Returns:
         The content of `results.json`; empty in all processes but the main one.
@@ -76,13 +80,16 @@ def run(
     output = Path(arguments.output_dir)
     augmentation = make_augmentation(arguments.augmentations)  # before anything slow, for its errors
     main = arguments.process_index == 0
+    task_class = task_class or TASKS[arguments.TASK]
+    task_class.complete(model_arguments, arguments)
     settings = describe_settings(model_arguments, data_arguments, arguments)
     with arguments.main_process_first(desc="preparing windows"):
         if main:
             claim_output(output, settings, arguments.overwrite)
-        task = TASKS[arguments.TASK].load(data_arguments, arguments)
+        task = task_class.load(data_arguments, arguments)
     if main:
         print(task.describe(), flush=True)
+    references = task.references(arguments)
     baselines = _baselines(task, model_arguments, output) if arguments.baselines and main else {}
     runs = [
         run_seed(seed, task, model_arguments, arguments, augmentation, output / f"seed-{seed}")
@@ -98,13 +105,14 @@ def run(
             shutil.copyfile(source, output / source.name)
     results = {
         "task": task.name,
+        "family": task.family,
         "dataset": data_arguments.dataset,
         **task.facts(),
         "parameters": kept["parameters"],
         "kept_seed": kept["seed"],
         "test": summarize_seeds([result["test"] for result in runs], task.columns),
         "validation": summarize_seeds([result["validation"] for result in runs], task.columns),
-        "baselines": baselines,
+        "baselines": references | baselines,
         "runs": runs,
         "arguments": settings,
         "hyperparameters": _hyperparameters(model_arguments, arguments),
@@ -150,7 +158,7 @@ def run_seed(
         "test": task.score(trainer, task.test_split),
     }
     if trainer.is_world_process_zero():
-        _save(model, task.extractor, folder)
+        _save(model, task, folder)
         write_json(finished, result)
         remove_checkpoints(folder)
     return result
@@ -168,7 +176,7 @@ def make_trainer(model: nn.Module, task: Task, arguments: TrainArguments, augmen
     callbacks = []
     if arguments.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
-    trainer = LayerwiseTrainer(
+    trainer = task.trainer_class(
         model=model,
         args=arguments,
         train_dataset=task.splits["train"],
@@ -176,6 +184,7 @@ def make_trainer(model: nn.Module, task: Task, arguments: TrainArguments, augmen
         data_collator=task.collate,
         compute_metrics=task.headline,
         compute_loss_func=task.loss(arguments),
+        guide=task.guide(arguments),
         callbacks=callbacks,
         layer_decay=arguments.layer_decay,
         augmentation=augmentation,
@@ -214,12 +223,12 @@ def _train_or_resume(trainer: LayerwiseTrainer, folder: Path, seed: int) -> floa
     return time.perf_counter() - started
 
 
-def _save(model: nn.Module, extractor: TinyMyoFeatureExtractor, folder: Path) -> None:
+def _save(model: nn.Module, task: Task, folder: Path) -> None:
     with quiet():
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(folder / "adapter")
         merged(model).save_pretrained(folder)
-    for_use(extractor).save_pretrained(folder)
+    task.save_processors(folder)
 
 
 def _baselines(task: Task, model_arguments: ModelArguments, output: Path) -> dict[str, Any]:
@@ -285,5 +294,5 @@ def describe_settings(
     """The three groups of a recipe as plain data: the training fields that differ from the library's defaults."""
     defaults = type(arguments)(output_dir=arguments.output_dir, use_cpu=arguments.use_cpu).to_dict()
     training = {name: value for name, value in arguments.to_dict().items() if value != defaults.get(name)}
-    training["task"] = arguments.TASK
+    training |= arguments.kind()
     return {"model": asdict(model_arguments), "data": asdict(data_arguments), "training": training}

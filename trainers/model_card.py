@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from trainers.report import score_table, scores_by_model, write_text
+from trainers.report import family_of, score_table, scores_by_model, write_text
 from trainers.tasks import Task
 
 
@@ -37,9 +37,10 @@ def _metadata(results: Mapping[str, Any], task: type[Task], name: str) -> str:
     ]
     data = ModelCardData(
         library_name="transformers",
-        license=None if base else "apache-2.0",  # of a base model the licence goes on, and is not known here
+        # of a base model, and maybe of a teacher, the licence goes on, and is not known here
+        license=None if base or "teacher" in results else "apache-2.0",
         pipeline_tag="time-series-classification" if task.name == "emg-classification" else None,
-        tags=["emg", "biosignals", "tinymyo", task.name],
+        tags=["emg", "biosignals", family_of(results).lower().replace(" ", "-"), task.name],
         datasets=None,
         base_model=None if base is None or Path(base).exists() else base,
         model_name=name,
@@ -64,8 +65,8 @@ def _body(results: Mapping[str, Any], task: type[Task]) -> str:
     unseen = " No test subject was trained on." if results["unseen_subjects"] else ""
     if unseen and base:
         unseen = " No test subject was fine-tuned on; the checkpoint it started from may know some."
-    spread = "" if len(runs) == 1 else f" TinyMyo: mean ± standard deviation over {len(runs)} seeds."
-    return f"""# TinyMyo on {results["dataset"]}
+    spread = "" if len(runs) == 1 else f" {family_of(results)}: mean ± standard deviation over {len(runs)} seeds."
+    return f"""# {family_of(results)} on {results["dataset"]}
 
 {part["model"]} {parameters["total"]:,} parameters ({parameters["trainable"]:,} trained), {origin}.
 

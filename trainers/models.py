@@ -10,12 +10,12 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel, SequenceFeatureExtractor
 
 from tinymyo_hf import TINYMYO_PRESETS, TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForPreTraining
 from tinymyo_hf.quiet import quiet
 from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
-from trainers.arguments import ModelArguments
+from trainers.arguments import ModelArguments, check_model_config
 from trainers.errors import CheckpointError, RecipeError
 
 # Fields that decide the shape of the encoder's weights.
@@ -40,14 +40,14 @@ def build_model(
         RecipeError: an unknown preset or configuration field, or fields that contradict each other.
         CheckpointError: the checkpoint is missing, unreadable, or its encoder has another shape.
     """
-    _check_decided(arguments.model_config, head)
+    check_decided(arguments.model_config, head)
     if arguments.model_name_or_path is None:
         return choose_trainable(model_class(_preset_config(arguments, head)), arguments)
     model, fresh = _with_encoder_of(arguments.model_name_or_path, model_class, arguments, head, new_encoder_parts)
     return choose_trainable(model, arguments, fresh)
 
 
-def choose_trainable(model: TinyMyoPreTrainedModel, arguments: ModelArguments, fresh: Sequence[str] = ()) -> nn.Module:
+def choose_trainable(model: PreTrainedModel, arguments: ModelArguments, fresh: Sequence[str] = ()) -> nn.Module:
     """The model with its encoder frozen, or with adapters, as the arguments say; `fresh` parts of the encoder, which
     have learned nothing yet, are trained whole."""
     if arguments.freeze_encoder:
@@ -75,12 +75,12 @@ def _preset_config(arguments: ModelArguments, head: Mapping[str, Any]) -> TinyMy
     try:
         config = TinyMyoConfig(**{**preset, **arguments.model_config, **head})
     except (StrictDataclassError, ValueError, TypeError) as error:
-        raise RecipeError(f"model_config: {_last_line(error)}") from None
+        raise RecipeError(f"model_config: {last_line(error)}") from None
     _check_stem(f"preset {arguments.preset}", config, head)
     return config
 
 
-def _check_decided(model_config: Mapping[str, Any], head: Mapping[str, Any]) -> None:
+def check_decided(model_config: Mapping[str, Any], head: Mapping[str, Any]) -> None:
     """Raise `RecipeError` for fields that the recipe sets to something else than the data and the task say."""
     for name, value in model_config.items():
         if name in head and value != head[name]:
@@ -105,6 +105,7 @@ def _with_encoder_of(
 ) -> tuple[TinyMyoPreTrainedModel, list[str]]:
     """The model, and those of `new_encoder_parts` that are not from the checkpoint."""
     config = load_config(source)
+    check_model_config(arguments.model_config, TinyMyoConfig)
     differing = [
         f"{name} ({getattr(config, name)} there, {value} in model_config)"
         for name, value in arguments.model_config.items()
@@ -120,11 +121,11 @@ def _with_encoder_of(
     try:
         config.validate()
     except (StrictDataclassError, ValueError) as error:
-        raise RecipeError(f"model_config: {_last_line(error)}") from None
+        raise RecipeError(f"model_config: {last_line(error)}") from None
     _check_stem(source, config, head)
     prefix = model_class.base_model_prefix
     parts = {f"{prefix}.{part}.": part for part in new_encoder_parts}
-    loaded, new = _load_weights(source, model_class, config, only=f"{prefix}.", may_lack=tuple(parts))
+    loaded, new = load_weights(source, model_class, config, only=f"{prefix}.", may_lack=tuple(parts))
     if model_class is TinyMyoForPreTraining:  # goes on from what was learned, mask token and decoder included
         return loaded.train(), []
     # A new head, even where the checkpoint has one that would fit.
@@ -133,13 +134,13 @@ def _with_encoder_of(
     return model, [part for start, part in parts.items() if any(name.startswith(start) for name in new)]
 
 
-def _load_weights(
+def load_weights(
     source: str,
-    model_class: type[TinyMyoPreTrainedModel],
-    config: TinyMyoConfig,
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
     only: str = "",
     may_lack: tuple[str, ...] = (),
-) -> tuple[TinyMyoPreTrainedModel, list[str]]:
+) -> tuple[PreTrainedModel, list[str]]:
     """A model with the weights of a checkpoint, and the names of those of the model that it does not have. Names that
     start with `only` must match to the last one, except those that start with one of `may_lack`."""
     try:
@@ -149,7 +150,7 @@ def _load_weights(
             )
     except OSError as error:
         raise CheckpointError(
-            f"{source}: {_last_line(error)} Weights are read from safetensors only; `tinymyo convert SOURCE OUT` turns "
+            f"{source}: {last_line(error)} Weights are read from safetensors only; `tinymyo convert SOURCE OUT` turns "
             "a published checkpoint into such a folder"
         ) from None
     except SafetensorError as error:
@@ -171,7 +172,7 @@ def _load_weights(
     return model, [*found["missing_keys"], *mismatched]
 
 
-def load_config(source: str) -> TinyMyoConfig:
+def load_config(source: str, family: type[PreTrainedConfig] = TinyMyoConfig) -> PreTrainedConfig:
     """The configuration of a checkpoint; `CheckpointError` if there is none, or it is of another family."""
     path = Path(source)
     is_path = source.startswith((".", "/", "~")) or source.count("/") != 1 or path.parent.is_dir()  # else user/name
@@ -188,10 +189,11 @@ def load_config(source: str) -> TinyMyoConfig:
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError, StrictDataclassError) as error:
-        reason = _last_line(error)
+        reason = last_line(error)
         raise CheckpointError(f"{source}: no usable configuration ({reason}); check the folder or Hub id") from None
-    if not isinstance(config, TinyMyoConfig):
-        raise CheckpointError(f"{source} is a {config.model_type} checkpoint; a tinymyo checkpoint is needed")
+    if not isinstance(config, family):
+        needed = family.model_type
+        raise CheckpointError(f"{source} is a {config.model_type} checkpoint; a {needed} checkpoint is needed")
     return config
 
 
@@ -202,14 +204,14 @@ def for_use(extractor: TinyMyoFeatureExtractor) -> TinyMyoFeatureExtractor:
 
 
 def load_trained(
-    source: str, model_class: type[TinyMyoPreTrainedModel]
-) -> tuple[TinyMyoPreTrainedModel, TinyMyoFeatureExtractor]:
+    source: str, model_class: type[PreTrainedModel]
+) -> tuple[PreTrainedModel, SequenceFeatureExtractor]:
     """A trained model and its preprocessing, from a folder or Hub id.
 
     Raises:
         CheckpointError: missing, unreadable, of another shape, or with another head than that of `model_class`.
     """
-    config = load_config(source)
+    config = load_config(source, model_class.config_class)
     if model_class.__name__ not in (config.architectures or []):
         raise CheckpointError(
             f"{source} holds {', '.join(config.architectures or ['no architecture'])}, not {model_class.__name__}: "
@@ -218,16 +220,16 @@ def load_trained(
     try:
         extractor = AutoFeatureExtractor.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source}: no usable preprocessor_config.json ({_last_line(error)})") from None
-    return _load_weights(source, model_class, config)[0].eval(), extractor
+        raise CheckpointError(f"{source}: no usable preprocessor_config.json ({last_line(error)})") from None
+    return load_weights(source, model_class, config)[0].eval(), extractor
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
     """Strict configurations wrap the message that helps in two lines of framework."""
     return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ").removeprefix("TypeError: ")
 
 
-def _add_adapters(model: TinyMyoPreTrainedModel, arguments: ModelArguments, fresh: Sequence[str]) -> nn.Module:
+def _add_adapters(model: PreTrainedModel, arguments: ModelArguments, fresh: Sequence[str]) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -244,7 +246,7 @@ def _add_adapters(model: TinyMyoPreTrainedModel, arguments: ModelArguments, fres
         raise RecipeError(f"lora_target_modules: {str(error).splitlines()[0]}") from None
 
 
-def merged(model: nn.Module) -> TinyMyoPreTrainedModel:
+def merged(model: nn.Module) -> PreTrainedModel:
     """The plain model: adapters, if any, are folded into the weights they adapt."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 

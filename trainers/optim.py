@@ -149,6 +149,14 @@ class _TellEpoch(TrainerCallback):
             self.trainer.train_dataset.set_epoch(int(state.epoch or 0))
 
 
+Guide = Callable[[torch.Tensor, Any, dict[str, Any], float], torch.Tensor]
+"""`guide(loss, outputs, inputs, share)` -> the loss to train on: what a teacher adds to the loss of the labels.
+
+`outputs` are the model's on the batch `inputs`, which is augmented; `share` is what a mean over this batch has to be
+multiplied by to be on the scale of `loss`, which may be divided by the items of all accumulated batches already.
+"""
+
+
 class LayerwiseTrainer(Trainer):
     """`Trainer` with layer-wise learning rates, train-time augmentation and weight averaging.
 
@@ -158,6 +166,7 @@ class LayerwiseTrainer(Trainer):
             process and the step, so a resumed run draws what the uninterrupted run would have drawn.
         ema_decay: if set, the averaged weights are what is evaluated and what the best model is loaded with;
             checkpoints keep the raw weights, from which training resumes, with the average beside them.
+        guide: makes the loss of a training batch another one; evaluation reports the loss as it was.
     """
 
     def __init__(
@@ -166,9 +175,11 @@ class LayerwiseTrainer(Trainer):
         layer_decay: float = 1.0,
         augmentation: Augmentation | None = None,
         ema_decay: float | None = None,
+        guide: Guide | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.guide = guide
         self.add_callback(_TellEpoch(self))
         self.set_up(self.model, layer_decay, augmentation, ema_decay)
 
@@ -229,6 +240,19 @@ class LayerwiseTrainer(Trainer):
         if not torch.isfinite(loss):
             raise self._diverged(f"the loss is {loss.item():g}", [inputs])
         return loss
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As the library's; in training, what `guide` makes of it."""
+        if self.guide is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # a copy, because the library takes the labels out
+        loss, outputs = super().compute_loss(model, dict(inputs), True, num_items_in_batch)
+        divided = self.compute_loss_func is not None  # as all of ours do, by the items of the accumulated batches
+        share = 1.0 / self.current_gradient_accumulation_steps if divided else 1.0
+        loss = self.guide(loss, outputs, inputs, share)
+        return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         # Called before every step of the optimizer, which would make all weights NaN.

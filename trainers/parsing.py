@@ -35,7 +35,10 @@ from trainers.arguments import (
     PersonalizationArguments,
     RegressionArguments,
 )
+from trainers.ctc_arguments import CTCArguments
+from trainers.distill_arguments import ClassificationDistillationArguments
 from trainers.errors import RecipeError
+from trainers.personalize_ctc_arguments import CTCPersonalizationArguments
 from trainers.pretrain_arguments import PretrainingArguments
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -45,9 +48,15 @@ TASK_ARGUMENTS: dict[str, type[TrainingArguments]] = {
         ClassificationArguments,
         RegressionArguments,
         EventsArguments,
+        CTCArguments,
         PersonalizationArguments,
+        CTCPersonalizationArguments,
         PretrainingArguments,
     )
+}
+DISTILLATION = "distillation"
+STUDENT_ARGUMENTS: dict[str, type[TrainingArguments]] = {
+    arguments.STUDENT_TASK: arguments for arguments in (ClassificationDistillationArguments,)
 }
 TASKS_OF_SEVERAL_CORPORA = ("pretraining",)
 
@@ -124,10 +133,7 @@ def parse_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
     arguments, overridden = merge_overrides(values, overrides)
     arguments.pop("search_space", None)
     task = arguments.pop("task", "classification")
-    if task not in TASK_ARGUMENTS:
-        raise RecipeError(f"{source}: unknown task {task!r}; use one of {', '.join(TASK_ARGUMENTS)}")
-
-    groups = (ModelArguments, DataArguments, TASK_ARGUMENTS[task])
+    groups = (ModelArguments, DataArguments, _task_arguments(source, task, arguments))
     _check_names(source, groups, [*arguments, *(token[2:] for token in overridden if token.startswith("--"))])
     parser = _Parser(groups, allow_abbrev=False)
     parser.set_defaults(**{name: value for name, value in arguments.items() if value is None or value == []})
@@ -142,6 +148,18 @@ def parse_recipe(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str
             "--dataset"
         )
     return model, data, training
+
+
+def _task_arguments(source: str, task: str, arguments: dict[str, Any]) -> type[TrainingArguments]:
+    """The class of the training fields; takes the field that chooses it out of `arguments`."""
+    if task == DISTILLATION:
+        student = arguments.pop("student_task", None)
+        if student not in STUDENT_ARGUMENTS:
+            raise RecipeError(f"{source}: student_task is {student!r}; use one of {', '.join(STUDENT_ARGUMENTS)}")
+        return STUDENT_ARGUMENTS[student]
+    if task not in TASK_ARGUMENTS:
+        raise RecipeError(f"{source}: unknown task {task!r}; use one of {', '.join([*TASK_ARGUMENTS, DISTILLATION])}")
+    return TASK_ARGUMENTS[task]
 
 
 def _check_names(source: str, groups: Sequence[type], names: Sequence[str]) -> None:

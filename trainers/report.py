@@ -141,9 +141,14 @@ def save_figure(figure: Any, path: str | Path) -> None:
 
 def scores_by_model(results: Mapping[str, Any]) -> dict[str, Any]:
     """`results.json` -> name -> scores of its table: the network first, then the baselines."""
-    runs = results["runs"]
-    name = "TinyMyo" if len(runs) == 1 else f"TinyMyo, {len(runs)} seeds"
+    runs, family = results["runs"], family_of(results)
+    name = family if len(runs) == 1 else f"{family}, {len(runs)} seeds"
     return {name: results["test"], **results["baselines"]}
+
+
+def family_of(results: Mapping[str, Any]) -> str:
+    """What reports call the model."""
+    return results.get("family", "TinyMyo")  # files of earlier runs have no such field
 
 
 def kept_run(results: Mapping[str, Any]) -> Mapping[str, Any]:

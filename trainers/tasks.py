@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 import datasets
 import torch
 from torch import nn
-from transformers import EvalPrediction, Trainer
+from transformers import EvalPrediction, PreTrainedModel, SequenceFeatureExtractor, Trainer
 
 from dataset_builders.base import load_corpus
 from tinymyo_hf import TinyMyoFeatureExtractor
-from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
 from trainers.arguments import DataArguments, ModelArguments, TrainArguments
 from trainers.errors import RecipeError
+from trainers.models import for_use
+from trainers.optim import Guide, LayerwiseTrainer
 from trainers.report import Column
 
 Scores = dict[str, Any]
@@ -30,7 +31,9 @@ class Task(ABC):
 
     Attributes:
         name: "emg-classification", ...: in `results.json`, and the name of the pipeline.
+        family: what reports call the models.
         model_class: of the models it trains.
+        trainer_class: what trains them.
         columns: the scores of tables, the headline first.
         splits: "train", "validation", and "test" where the protocol has one.
         extractor: the preprocessing that made the windows; saved beside the model.
@@ -42,7 +45,9 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    model_class: ClassVar[type[TinyMyoPreTrainedModel]]
+    family: ClassVar[str] = "TinyMyo"
+    model_class: ClassVar[type[PreTrainedModel]]
+    trainer_class: ClassVar[type[LayerwiseTrainer]] = LayerwiseTrainer
     columns: ClassVar[tuple[Column, ...]]
     labels: list[str]
     num_channels: int
@@ -51,7 +56,7 @@ class Task(ABC):
     def __init__(
         self,
         splits: Mapping[str, torch.utils.data.Dataset],
-        extractor: TinyMyoFeatureExtractor,
+        extractor: SequenceFeatureExtractor,
         corpus: str,
         collate: Callable[[Sequence[dict]], dict],
     ):
@@ -59,6 +64,15 @@ class Task(ABC):
         self.extractor = extractor
         self.corpus = corpus
         self.collate = collate
+
+    @classmethod
+    def complete(cls, model: ModelArguments, arguments: TrainArguments) -> None:
+        """Fill in what the recipe leaves to the model, before anything is prepared: by default nothing.
+
+        Raises:
+            RecipeError, CheckpointError: the model cannot be made.
+        """
+        return None
 
     @classmethod
     @abstractmethod
@@ -90,9 +104,18 @@ class Task(ABC):
         """The split that is scored at the end: "validation" where the protocol has no test split."""
         return next(name for name in ("test", "validation", "train") if name in self.splits)
 
+    @property
+    def window(self) -> dict[str, float]:
+        """Length, stride, sampling rate and seconds of a window."""
+        return describe_window(self.extractor)
+
+    def save_processors(self, folder: Path) -> None:
+        """Write what a user needs beside the model to `folder`: the preprocessing."""
+        for_use(self.extractor).save_pretrained(folder)
+
     def describe(self) -> str:
         """One line about the data."""
-        window = describe_window(self.extractor)
+        window = self.window
         return (
             f"{self.corpus}: {self.describe_outputs()}, {self.num_channels} channels, windows of {window['length']} "
             f"samples ({window['seconds']:g} s at {window['sampling_rate']:g} Hz): "
@@ -114,6 +137,16 @@ class Task(ABC):
     def loss(self, arguments: TrainArguments) -> Callable[..., torch.Tensor] | None:
         """`compute_loss_func` of the `Trainer`; None for the model's own loss."""
         return None
+
+    def guide(self, arguments: TrainArguments) -> Guide | None:
+        """What adds to that loss in training, a teacher say; None for nothing. Asked for once per run, by all processes
+        at the same time."""
+        return None
+
+    def references(self, arguments: TrainArguments) -> dict[str, Scores]:
+        """Trained models to stand beside those of the run: name -> scores of `test_split`. Asked for by all processes
+        at the same time."""
+        return {}
 
     @abstractmethod
     def headline(self, prediction: EvalPrediction) -> dict[str, float]:
@@ -191,6 +224,6 @@ def split_facts(task: Task, subjects: Mapping[str, Sequence[str]]) -> dict[str, 
         "subjects": {name: len(set(names)) for name, names in subjects.items()},
         "subject_names": {name: sorted(set(names)) for name, names in subjects.items()},
         "unseen_subjects": "train" in subjects and set(subjects["train"]).isdisjoint(subjects[task.test_split]),
-        "window": describe_window(task.extractor),
+        "window": task.window,
         "test_split": task.test_split,
     }

@@ -1,0 +1,72 @@
+"""The `Trainer` of CTC models: windows of like length together, and the best label of each frame, not logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, frame_span
+from tinymyo_hf.semg_transformer.streaming import session_logits
+from trainers.ctc_models import plain_model
+from trainers.optim import LayerwiseTrainer
+
+
+class CTCTrainer(LayerwiseTrainer):
+    """`LayerwiseTrainer` for `TextWindows`."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        # The library would read every window to learn how long it is.
+        windows = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        return LengthGroupedSampler(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths=windows.lengths
+        )
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """As the library's, with the label of each frame (batch, frames) in place of logits: a corpus of logits, 99 for
+        every 10 ms, would not fit into memory."""
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if logits is not None:
+            logits = best_labels(plain_model(self.accelerator.unwrap_model(self.model)), logits, inputs)
+        return loss, logits, labels
+
+
+def best_labels(model: SEMGTransformerForCTC, logits: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """(batch, frames, vocab) logits of a batch -> (batch, frames) ids, the blank outside the recording, and outside
+    `labelled_span` where the batch has it."""
+    config = model.config
+    samples = inputs["attention_mask"].sum(1).to(logits.device)
+    span = inputs.get("labelled_span")
+    frames = model.semg_transformer.feature_extractor.frame_lengths(samples)
+    places = frame_span(config, frames, None if span is None else span.to(logits.device))
+    index = torch.arange(logits.shape[1], device=logits.device)
+    inside = (index >= places[:, :1]) & (index < places[:, 1:])
+    return logits.argmax(-1).masked_fill(~inside, config.pad_token_id)
+
+
+def collapse(frame_ids: np.ndarray, blank: int) -> list[int]:
+    """(frames,) best ids -> ids of the text: runs of an id count once, blanks and padding (negative) not at all."""
+    starts = np.r_[True, frame_ids[1:] != frame_ids[:-1]]
+    return frame_ids[starts & (frame_ids != blank) & (frame_ids >= 0)].tolist()
+
+
+def session_labels(model: SEMGTransformerForCTC, signal: torch.Tensor, chunk: int) -> np.ndarray:
+    """The best id of each frame (frames,) of a whole session (channels, time), which is read `chunk` samples at a
+    time."""
+    return session_logits(model, signal[None], chunk)[0].argmax(-1).cpu().numpy()

@@ -27,6 +27,8 @@ class Recording:
     columns: a name for each channel.
     targets: (outputs, time) float32 or float64, what `target_columns` asked for; None if it was not given.
     target_names: a name for each output.
+    times: (time,) float64 in s by the recorder's clock, where the file has them in a form that is known (the sessions
+        of emg2qwerty); None elsewhere.
     """
 
     signal: np.ndarray
@@ -35,6 +37,7 @@ class Recording:
     columns: tuple[str, ...]
     targets: np.ndarray | None = None
     target_names: tuple[str, ...] = ()
+    times: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ Two rules settle what lies where; where they do not, the file is refused with th
   channels (`NOT_CHANNELS`: time, class, repetition, ...) are left out unless `channels` names them.
 - An array (npy, npz, mat, hdf5) may lie either way. `layout` states it; else the axis as long as `num_channels` holds
   the channels; else the axis at least `LAYOUT_RATIO` times as long as the other is time.
+
+A session of emg2qwerty (hdf5) is known by its table: both wristbands, left before right, with times and rate.
 """
 
 import dataclasses
@@ -17,6 +19,7 @@ from pathlib import Path
 from tinymyo_hf.recording_arrays import LAYOUT_RATIO, LAYOUTS, read_array_file, read_raw_file
 from tinymyo_hf.recording_columns import Column, Recording, RecordingError, Wanted
 from tinymyo_hf.recording_formats import ARRAY_READERS
+from tinymyo_hf.recording_sessions import read_session
 from tinymyo_hf.recording_tables import NOT_CHANNELS, TEXT_SUFFIXES, read_parquet_table, read_text
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 RAW_SUFFIXES = (".dat", ".bin", ".raw")
+HDF5_SUFFIXES = (".h5", ".hdf5")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet", *ARRAY_READERS, *RAW_SUFFIXES)
 
 
@@ -83,7 +87,11 @@ def read_recording(
     if path.stat().st_size == 0:
         raise RecordingError(f"{path}: the file is empty; copy or download it again")
     wanted = Wanted(channels, label_column, target_columns)
-    if suffix in ARRAY_READERS:
+    plain = channels is label_column is target_columns is key is layout is None
+    session = read_session(path) if suffix in HDF5_SUFFIXES and plain else None
+    if session is not None:
+        recording = session
+    elif suffix in ARRAY_READERS:
         recording = read_array_file(path, wanted, num_channels, key, layout)
     elif suffix in RAW_SUFFIXES:
         recording = read_raw_file(path, wanted, raw_type, raw_channels, layout)

@@ -1,0 +1,157 @@
+"""A live session: samples from a source, events from a recognizer, and an account of both."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tinymyo_hf.streaming.chunks import Break, Chunk, Continuity, Event, StreamError, finite_parts
+from tinymyo_hf.streaming.reader import Reader, SourceTimeout
+from tinymyo_hf.streaming.recognizers import Recognizer
+from tinymyo_hf.streaming.sources import Source
+from tinymyo_hf.streaming.statistics import LatencyStatistics
+
+ANOTHER_RECORDING = ("restart", "backwards")
+
+
+class LiveSession:
+    """Runs a recognizer on a source until that ends, stops, fails, or `stop` is called.
+
+    Args:
+        source: of the signal.
+        recognizer: of what is in it.
+        chunk_seconds: of the source, for the algorithmic delay.
+        timeout: s without samples after which the source counts as stopped.
+        buffer_seconds: of signal that may wait to be processed.
+        duration: s of signal after which the session ends; None for no end.
+
+    Attributes:
+        ended: why: "end" of the source, "duration", "stopped" (by `stop`), "timeout", "error"; None while it runs.
+        error: what to raise or to tell after "timeout" and "error".
+        breaks: how many of each kind (`Break.kind`) there were.
+
+    Raises:
+        StreamError: the source does not suit the recognizer.
+
+    Example:
+        >>> session = LiveSession(source, GestureRecognizer(model, extractor))          # doctest: +SKIP
+        >>> for event in session.events():                                              # doctest: +SKIP
+        ...     print(event["time"], event["type"])
+        >>> print(session.statistics.table())                                           # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        recognizer: Recognizer,
+        chunk_seconds: float = 0.05,
+        timeout: float = 5.0,
+        buffer_seconds: float = 2.0,
+        duration: float | None = None,
+    ):
+        for field, value in (
+            ("timeout", timeout),
+            ("chunk_seconds", chunk_seconds),
+            ("buffer_seconds", buffer_seconds),
+        ):
+            if not value > 0:
+                raise StreamError(f"{field}={value:g}: must be a positive number of seconds")
+        source.check(recognizer.num_channels, recognizer.sampling_rate)
+        self._source, self._recognizer = source, recognizer
+        self._timeout, self._duration = timeout, duration
+        self._buffer = max(2, round(buffer_seconds / chunk_seconds))
+        self._continuity = Continuity(source.sampling_rate)
+        self._stop = threading.Event()
+        self._invalid = self._flushed = False
+        self._samples = 0
+        self._lost = self._dropped = 0
+        self.statistics = LatencyStatistics(recognizer.delay + chunk_seconds, source.paced)
+        self.breaks: Counter[str] = Counter()
+        self.ended: str | None = None
+        self.error: Exception | None = None
+
+    def events(self) -> Iterator[Event]:
+        """What the recognizer finds and the breaks of the signal ({"type": "break"}: `Break.event`), as they come.
+
+        Nothing is raised for a source that stops or fails: all that was recognized is given first; then `ended` and
+        `error` say what happened.
+        """
+        reader = Reader(self._source, self._buffer)
+        try:
+            while self.ended is None:
+                got = self._next(reader)
+                if got is not None:
+                    yield from self._process(*got)
+            yield from self.finish()
+        finally:
+            reader.close()
+            self._dropped = reader.dropped_samples
+
+    def stop(self) -> None:
+        """Ends the session after the chunk in hand; may be called in another thread or a signal handler."""
+        self._stop.set()
+
+    def finish(self) -> list[Event]:
+        """What the recognizer still held back; for who leaves `events` before its end. Nothing the second time."""
+        if self._flushed:
+            return []
+        self._flushed = True
+        return self._recognizer.finish()
+
+    def summary(self) -> dict[str, Any]:
+        """{"type": "summary", "ended", "error", "seconds" of signal, "lost" s, "breaks", "dropped" s by the reader,
+        "statistics"}."""
+        rate = self._source.sampling_rate
+        return {
+            "type": "summary",
+            "ended": self.ended or "stopped",
+            "error": None if self.error is None else str(self.error),
+            "seconds": self._samples / rate,
+            "lost": self._lost / rate,
+            "dropped": self._dropped / rate,
+            "breaks": dict(self.breaks),
+            "statistics": self.statistics.as_dict(),
+        }
+
+    def _next(self, reader: Reader) -> tuple[Chunk, bool] | None:
+        """The next chunk; None when the session ends here, which `ended` then tells."""
+        if self._duration is not None and self._samples >= self._duration * self._source.sampling_rate:
+            self.ended = "duration"
+            return None
+        try:
+            got = reader.get(self._timeout, self._stop)
+        except SourceTimeout as error:
+            self.ended, self.error = "timeout", error
+            return None
+        except Exception as error:  # of the source
+            self.ended, self.error = "error", error
+            return None
+        if got is None:
+            self.ended = "stopped" if self._stop.is_set() else "end"
+        return got
+
+    def _process(self, chunk: Chunk, dropped: bool) -> Iterator[Event]:
+        begin = time.perf_counter()
+        events: list[Event] = []
+        parts = finite_parts(chunk, self._source.sampling_rate)
+        for part in parts:
+            missing = "invalid" if self._invalid or part.index > chunk.index else "overrun" if dropped else "gap"
+            self._invalid = False
+            _, found = self._continuity.place(part, missing)
+            if found is not None:
+                events += self._interrupt(found)
+            events += self._recognizer.push(part.samples)
+            self._samples += part.samples.shape[1]
+        end_of_parts = parts[-1].index + parts[-1].samples.shape[1] if parts else chunk.index
+        self._invalid = self._invalid or end_of_parts < chunk.index + chunk.samples.shape[1]
+        seconds = chunk.samples.shape[1] / self._source.sampling_rate
+        self.statistics.add(seconds, chunk.arrival, begin, time.perf_counter())
+        yield from events
+
+    def _interrupt(self, found: Break) -> list[Event]:
+        self.breaks[found.kind] += 1
+        self._lost += found.lost
+        events = self._recognizer.finish()
+        self._recognizer.reset(found.position, forget=found.kind in ANOTHER_RECORDING)
+        return [*events, found.event(self._source.sampling_rate)]

@@ -80,7 +80,10 @@ def read_split_file(path: Path, user: str) -> list[Session]:
     sessions = _from_table(path, text) if path.suffix == ".csv" else _from_yaml(path, text)
     if not sessions:
         raise SplitError(f"{path} names no session; copy it again")
-    group_split(_names_by_split(sessions), "session")
+    try:
+        group_split(_names_by_split(sessions), "session")
+    except SplitError as error:
+        raise SplitError(f"{path}: {error}") from error
     users = {split: {s.user for s in sessions if s.split == split} for split in ("train", "validation", "test")}
     shared = sorted(users["test"] & (users["train"] | users["validation"]))
     if user == GENERIC and shared:

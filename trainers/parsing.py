@@ -36,7 +36,7 @@ from trainers.arguments import (
     RegressionArguments,
 )
 from trainers.ctc_arguments import CTCArguments
-from trainers.distill_arguments import ClassificationDistillationArguments
+from trainers.distill_arguments import ClassificationDistillationArguments, CTCDistillationArguments
 from trainers.errors import RecipeError
 from trainers.personalize_ctc_arguments import CTCPersonalizationArguments
 from trainers.pretrain_arguments import PretrainingArguments
@@ -56,7 +56,7 @@ TASK_ARGUMENTS: dict[str, type[TrainingArguments]] = {
 }
 DISTILLATION = "distillation"
 STUDENT_ARGUMENTS: dict[str, type[TrainingArguments]] = {
-    arguments.STUDENT_TASK: arguments for arguments in (ClassificationDistillationArguments,)
+    arguments.STUDENT_TASK: arguments for arguments in (ClassificationDistillationArguments, CTCDistillationArguments)
 }
 TASKS_OF_SEVERAL_CORPORA = ("pretraining",)
 

@@ -17,7 +17,12 @@ from typing import Any
 from trainers.parsing import parse_recipe
 
 # Modules that are no fine-tuning of one corpus, by task; each has a function `run` like that of `trainers.finetune`.
-MODULES = {"pretraining": "trainers.pretrain", "personalization": "trainers.personalize"}
+MODULES = {
+    "pretraining": "trainers.pretrain",
+    "personalization": "trainers.personalize",
+    "ctc_personalization": "trainers.personalize_ctc",
+    "distillation": "trainers.distill",
+}
 
 
 def run_recipe(

@@ -48,6 +48,13 @@ class CTCArguments(TrainArguments):
             "model then learns to pass over the context), or those of the window itself."
         },
     )
+    alignment_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of a second loss, which says when each key was pressed. Not in the paper (0): CTC finds "
+            "that out by itself, in many more steps."
+        },
+    )
     jitter: bool = field(default=True, metadata={"help": "Cut training windows at other places in every epoch."})
     session_chunk: int = field(
         default=20_000, metadata={"help": "Samples of a session that are worked on at a time when it is scored."}
@@ -80,6 +87,8 @@ class CTCArguments(TrainArguments):
     def __post_init__(self) -> None:
         if len(self.context) != 2 or min(self.context) < 0:
             raise RecipeError(f"context={self.context}: give the samples before and after a window, not negative")
+        if self.alignment_weight < 0:
+            raise RecipeError(f"alignment_weight={self.alignment_weight}: must not be negative; 0 leaves it out")
         if self.session_chunk < 1:
             raise RecipeError(f"session_chunk={self.session_chunk}: must be a positive number of samples")
         super().__post_init__()

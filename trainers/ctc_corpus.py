@@ -42,23 +42,30 @@ def read_tokenizer(corpus: datasets.DatasetDict, name: str) -> EmgCharacterToken
 
 @dataclass(frozen=True)
 class TextTarget:
-    """Turns items of `ContinuousDataset` into `input_values`, `labels` (characters,), and with `span` also
-    `labelled_span` (2,): the first sample of the window in `input_values` and the one after its last."""
+    """Turns items of `ContinuousDataset` into `input_values` and `labels` (characters,); with `span` also
+    `labelled_span` (2,), the first sample of the window in `input_values` and the one after its last; with `starts`
+    also `label_starts` (characters,), the sample at which each key was pressed."""
 
     span: bool
+    starts: bool = False
 
     def __call__(self, item: dict) -> dict:
         before, after = item["context"]
         target = {"input_values": item["input_values"], "labels": item["event_ids"]}
         if self.span:
             target["labelled_span"] = torch.tensor([before, item["input_values"].shape[-1] - after])
+        if self.starts:
+            target["label_starts"] = before + item["event_starts"].float()
         return target
 
 
 def collate_text_windows(items: Sequence[dict]) -> dict[str, torch.Tensor]:
     """Items of `TextTarget` -> a batch for `SEMGTransformerForCTC`: padded `input_values` (batch, channels, time) with
-    `attention_mask`, `labels` (batch, longest) padded with -100, and `labelled_span` (batch, 2) where items have it."""
+    `attention_mask`, `labels` (batch, longest) padded with -100, and where items have them `labelled_span` (batch, 2)
+    and `label_starts` (batch, longest) padded with NaN."""
     batch = collate_continuous(items)
+    if "label_starts" in batch:
+        batch["label_starts"] = torch.nn.utils.rnn.pad_sequence(batch["label_starts"], True, float("nan"))
     if "labelled_span" in batch:
         batch["labelled_span"] = torch.stack(batch["labelled_span"])
     return batch

@@ -11,10 +11,16 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from dataset_builders.continuous_view import IGNORED_LABEL
+from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, frame_span
 from tinymyo_hf.semg_transformer.streaming import session_logits
 from trainers.ctc_models import plain_model
 from trainers.optim import LayerwiseTrainer
+
+# Frames that name a key in `alignment_loss`, counted from the one that begins as it is pressed: they end 30 to 60 ms
+# after, when most of the muscles' activity, which comes before the press, has been seen.
+PRESSED_FRAMES = (2, 3, 4)
 
 
 class CTCTrainer(LayerwiseTrainer):
@@ -31,6 +37,22 @@ class CTCTrainer(LayerwiseTrainer):
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """As of `LayerwiseTrainer`, and `alignment_weight` times `alignment_loss` where windows say when keys were
+        pressed."""
+        starts = inputs.get("label_starts")
+        if starts is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = {name: value for name, value in inputs.items() if name != "label_starts"}
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        plain = plain_model(self.accelerator.unwrap_model(self.model))
+        places = frame_places(plain, inputs, outputs["logits"].device)
+        aligned = alignment_loss(plain.config, outputs["logits"], inputs["labels"], starts, places)
+        loss = loss + self.args.alignment_weight * aligned
+        return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
         self,
@@ -51,13 +73,52 @@ def best_labels(model: SEMGTransformerForCTC, logits: torch.Tensor, inputs: Mapp
     """(batch, frames, vocab) logits of a batch -> (batch, frames) ids, the blank outside the recording, and outside
     `labelled_span` where the batch has it."""
     config = model.config
-    samples = inputs["attention_mask"].sum(1).to(logits.device)
-    span = inputs.get("labelled_span")
-    frames = model.semg_transformer.feature_extractor.frame_lengths(samples)
-    places = frame_span(config, frames, None if span is None else span.to(logits.device))
+    places = frame_places(model, inputs, logits.device)
     index = torch.arange(logits.shape[1], device=logits.device)
     inside = (index >= places[:, :1]) & (index < places[:, 1:])
     return logits.argmax(-1).masked_fill(~inside, config.pad_token_id)
+
+
+def frame_places(
+    model: SEMGTransformerForCTC, inputs: Mapping[str, torch.Tensor], device: torch.device
+) -> torch.Tensor:
+    """The first frame and the one after the last (batch, 2) that a batch's labels are about."""
+    samples = inputs["attention_mask"].sum(1).to(device)
+    span = inputs.get("labelled_span")
+    frames = model.semg_transformer.feature_extractor.frame_lengths(samples)
+    return frame_span(model.config, frames, None if span is None else span.to(device))
+
+
+def alignment_loss(
+    config: SEMGTransformerConfig,
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    starts: torch.Tensor,
+    places: torch.Tensor,
+) -> torch.Tensor:
+    """Cross-entropy, frame by frame, against the key in the frames just after it was pressed and the blank elsewhere;
+    in nats per character, as CTC's mean.
+
+    Args:
+        logits: (batch, frames, vocab).
+        labels: (batch, longest) ids, padded with negative values.
+        starts: (batch, longest), the sample at which each key was pressed.
+        places: (batch, 2), the first frame that counts and the one after the last.
+    """
+    batch, frames, _ = logits.shape
+    rows, columns = (labels >= 0).nonzero(as_tuple=True)
+    pressed = starts[rows, columns].div(config.hop_length, rounding_mode="floor").long()
+    targets = torch.full((batch, frames), config.pad_token_id, device=logits.device)
+    for delay in PRESSED_FRAMES:
+        shown = pressed + delay
+        inside = (shown >= 0) & (shown < frames)
+        targets[rows[inside], shown[inside]] = labels[rows, columns][inside]
+    index = torch.arange(frames, device=logits.device)
+    targets[(index < places[:, :1]) | (index >= places[:, 1:])] = IGNORED_LABEL
+    error = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+    )
+    return error / max(len(rows), 1)
 
 
 def collapse(frame_ids: np.ndarray, blank: int) -> list[int]:

@@ -1,0 +1,192 @@
+"""Prefix beam search for CTC: hypotheses, one frame at a time, all of them at once in numpy.
+
+A hypothesis is a prefix: what has been decoded so far, whichever alignments led to it. Its probability is the sum over
+these, kept apart by whether the last frame was blank (Graves, "Supervised sequence labelling", 2012, section 7.5.3;
+Hannun et al., arXiv:1408.2873). The score of the language model depends on the prefix alone, so it is part of both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .decoding_lm import CharacterLanguageModel, Context
+
+_ROOT_KEY = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """See `BeamSearchDecoder`."""
+
+    beam_size: int
+    beam_threshold: float
+    max_labels_per_step: int
+    lm_weight: float
+    insertion_bonus: float
+
+
+class Prefix:
+    """A node of the tree of hypotheses.
+
+    Attributes:
+        parent: the prefix without its last label; None at the root, and below it once that much is stable.
+        label: the last label.
+        depth: how many labels it has.
+        key: a 64-bit hash of the labels. Equal prefixes are one hypothesis; that two others share a key is ruled out
+            for practical purposes (about 1e-10 in an hour of decoding).
+        context: what the language model sees of it.
+    """
+
+    __slots__ = ("context", "depth", "key", "label", "parent")
+
+    def __init__(self, parent: Prefix | None, label: int, depth: int, key: int, context: Context | None):
+        self.parent = parent
+        self.label = label
+        self.depth = depth
+        self.key = key
+        self.context = context
+
+
+class Beam:
+    """The hypotheses of one sequence after the frames so far.
+
+    Args:
+        num_labels: size of the vocabulary.
+        blank: its id.
+        options: sizes and weights.
+        language_model: scores every prefix besides; None for none.
+    """
+
+    def __init__(
+        self, num_labels: int, blank: int, options: BeamOptions, language_model: CharacterLanguageModel | None
+    ):
+        self.blank = blank
+        self.options = options
+        self.lm = language_model
+        root = Prefix(None, blank, 0, int(_ROOT_KEY), self.lm.start() if self.lm else None)
+        # One entry per hypothesis, in no order: probabilities (natural log) of ending in blank and in a label, keys of
+        # the prefix and of its parent, the last label (blank at the root), and what backspace would add to the score.
+        self.prefixes = [root]
+        self._ends_blank, self._ends_label = np.zeros(1), np.full(1, -np.inf)
+        self._keys, self._parent_keys = np.array([_ROOT_KEY]), np.zeros(1, np.uint64)
+        self._last, self._undo = np.array([blank]), np.zeros(1)
+        self._rank = np.full(num_labels, -1)
+        self._scores = np.full(num_labels, -np.inf)
+
+    def step(self, frame: np.ndarray, considered: np.ndarray) -> None:
+        """One frame.
+
+        Args:
+            frame: (vocabulary,) log probabilities.
+            considered: ids of the labels to be looked at, the blank where it is among them.
+        """
+        labels = considered[considered != self.blank]
+        scores = self._scores
+        scores[:] = -np.inf
+        scores[considered] = frame[considered]
+        total = np.logaddexp(self._ends_blank, self._ends_label)
+        stays_blank = total + scores[self.blank]
+        stays_label = self._ends_label + scores[self._last]  # the same label goes on
+        # A label that is pressed again needs a blank in between.
+        grows = np.where(self._last[:, None] == labels, self._ends_blank[:, None], total[:, None]) + scores[labels]
+        if self.lm is not None:
+            grows += self._gains(labels)
+        self._merge(grows, stays_label, labels)
+        self._select(stays_blank, stays_label, grows, labels)
+
+    def end(self) -> None:
+        """Scores of the language model for the words that are cut off by the end."""
+        if self.lm is not None:
+            endings = self.options.lm_weight * np.array([self.lm.end(prefix.context) for prefix in self.prefixes])
+            self._ends_blank += endings
+            self._ends_label += endings
+
+    def best(self) -> tuple[Prefix, float]:
+        """The most probable prefix, and the log of its probability, scores of the language model included."""
+        total = np.logaddexp(self._ends_blank, self._ends_label)
+        best = int(total.argmax())
+        return self.prefixes[best], float(total[best])
+
+    def common(self) -> Prefix:
+        """The longest prefix that all hypotheses begin with."""
+        level = {prefix.key: prefix for prefix in self.prefixes}
+        while len(level) > 1:
+            deepest = max(prefix.depth for prefix in level.values())
+            raised = [p.parent if p.depth == deepest and p.parent else p for p in level.values()]
+            level = {prefix.key: prefix for prefix in raised}
+        return next(iter(level.values()))
+
+    def cut(self, depth: int) -> None:
+        """Forgets the labels of all hypotheses before `depth`, which they have in common."""
+        for prefix in self.prefixes:
+            node: Prefix | None = prefix
+            while node is not None and node.depth > depth:
+                node = node.parent
+            if node is not None:
+                node.parent = None
+
+    def _gains(self, labels: np.ndarray) -> np.ndarray:
+        """What the language model adds to prefixes that grow by labels, (hypotheses, labels)."""
+        contexts = [prefix.context for prefix in self.prefixes]
+        gains = self.options.lm_weight * self.lm.scores(contexts, labels) + self.options.insertion_bonus
+        gains[:, labels == self.lm.backspace] = self._undo[:, None]
+        return gains
+
+    def _merge(self, grows: np.ndarray, stays_label: np.ndarray, labels: np.ndarray) -> None:
+        """Adds growth into a prefix that is already a hypothesis to that one, in place."""
+        self._rank[labels] = np.arange(len(labels))
+        children, parents = np.nonzero(self._parent_keys[:, None] == self._keys)
+        columns = self._rank[self._last[children]]
+        self._rank[labels] = -1
+        children, parents, columns = (each[columns >= 0] for each in (children, parents, columns))
+        stays_label[children] = np.logaddexp(stays_label[children], grows[parents, columns])
+        grows[parents, columns] = -np.inf
+
+    def _select(self, stays_blank: np.ndarray, stays_label: np.ndarray, grows: np.ndarray, labels: np.ndarray) -> None:
+        """Goes on with the best hypotheses."""
+        count = len(self.prefixes)
+        scores = np.concatenate([np.logaddexp(stays_blank, stays_label), grows.ravel()])
+        if len(scores) > self.options.beam_size:
+            chosen = np.argpartition(-scores, self.options.beam_size - 1)[: self.options.beam_size]
+        else:
+            chosen = np.arange(len(scores))
+        lowest = scores.max() - self.options.beam_threshold
+        chosen = chosen[(scores[chosen] >= lowest) & (scores[chosen] > -np.inf)]
+        old = chosen[chosen < count]
+        parents, columns = np.divmod(chosen[chosen >= count] - count, max(len(labels), 1))
+        added = labels[columns]
+        keys = _child_keys(self._keys[parents], added)
+        new = self._grown(parents, added, keys)
+        self.prefixes = [self.prefixes[i] for i in old] + new
+        self._ends_blank = np.concatenate([stays_blank[old], np.full(len(new), -np.inf)])
+        self._ends_label = np.concatenate([stays_label[old], grows[parents, columns]])
+        self._parent_keys = np.concatenate([self._parent_keys[old], self._keys[parents]])
+        self._keys = np.concatenate([self._keys[old], keys])
+        self._last = np.concatenate([self._last[old], added])
+        if self.lm is not None:
+            self._undo = np.concatenate([self._undo[old], [self._backspace_gain(prefix.context) for prefix in new]])
+
+    def _grown(self, parents: np.ndarray, labels: np.ndarray, keys: np.ndarray) -> list[Prefix]:
+        new = []
+        for i, label, key in zip(parents.tolist(), labels.tolist(), keys.tolist(), strict=True):
+            parent = self.prefixes[i]
+            context = self.lm.extend(parent.context, label) if self.lm is not None else None
+            new.append(Prefix(parent, label, parent.depth + 1, key, context))
+        return new
+
+    def _backspace_gain(self, context: Context) -> float:
+        """Takes back what the last key was given; nothing where nothing is left."""
+        if context.parent is None:
+            return 0.0
+        return -self.options.lm_weight * context.score - self.options.insertion_bonus
+
+
+def _child_keys(keys: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Hashes of prefixes with one more label each, uint64 of any shape (the mixing of splitmix64)."""
+    mixed = keys + _ROOT_KEY * (labels.astype(np.uint64) + np.uint64(1))
+    for factor, shift in zip(_FACTORS, (np.uint64(30), np.uint64(27)), strict=True):
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    return mixed ^ (mixed >> np.uint64(31))

@@ -10,9 +10,16 @@ from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, Pre
 import tinymyo_hf
 from tinymyo_hf.counting import count_macs
 from tinymyo_hf.quiet import quiet
+from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMG_TRANSFORMER_PRESETS, SEMGTransformerConfig
+from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGTransformerFeatureExtractor
+from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, SEMGTransformerPreTrainedModel
 from tinymyo_hf.tinymyo.configuration_tinymyo import TINYMYO_PRESETS, TinyMyoConfig
 from tinymyo_hf.tinymyo.convert_tinymyo_checkpoint import default_feature_extractor
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
+
+PRESETS = {**TINYMYO_PRESETS, **SEMG_TRANSFORMER_PRESETS}
+# An sEMG transformer takes any length; it was trained on 4 s, with 0.9 s before and 0.1 s after them.
+TYPING_SAMPLES = 1800 + 8000 + 200
 
 
 class ModelInfoError(ValueError):
@@ -32,7 +39,7 @@ class ModelInfo:
 
     name: str
     model: PreTrainedModel
-    extractor: TinyMyoFeatureExtractor | None
+    extractor: TinyMyoFeatureExtractor | SEMGTransformerFeatureExtractor | None
     samples: int | None
 
     def macs(self) -> dict[str, int] | None:
@@ -85,6 +92,8 @@ class ModelInfo:
             return text
         if self.samples is not None:
             text += f" ({self.samples / extractor.sampling_rate:g} s at {extractor.sampling_rate:g} Hz)"
+        if isinstance(extractor, SEMGTransformerFeatureExtractor):
+            return f"{text}, raw"
         if extractor.band_pass is not None:
             lower, upper = extractor.band_pass
             text += f", {'' if lower is None else f'{lower:g}'}-{'' if upper is None else f'{upper:g}'} Hz"
@@ -95,6 +104,8 @@ class ModelInfo:
     def _labels(self) -> str:
         if self.model.base_model is self.model or type(self.model).__name__.endswith("ForPreTraining"):
             return "none"
+        if isinstance(self.model, SEMGTransformerForCTC):
+            return f"{self.model.config.vocab_size - 1} characters, and the blank of CTC"
         labels = list(self.model.config.id2label.values())
         named = labels != [f"LABEL_{index}" for index in range(len(labels))]
         return f"{len(labels)}: {', '.join(labels)}" if named else f"{len(labels)}, not named"
@@ -104,30 +115,43 @@ def model_info(source: str, samples: int | None = None) -> ModelInfo:
     """Look a model up, by its configuration alone.
 
     Args:
-        source: one of `TINYMYO_PRESETS`, or folder or Hub id of a checkpoint.
-        samples: time of one input; by default the window of its preprocessing (for a preset, the published one).
+        source: one of `TINYMYO_PRESETS` or `SEMG_TRANSFORMER_PRESETS`, or folder or Hub id of a checkpoint.
+        samples: time of one input; by default the window of its preprocessing (for a preset, and for every sEMG
+            transformer, the published one).
 
     Raises:
         ModelInfoError: there is no such model, or it is none of this package.
     """
-    config = TinyMyoConfig(**TINYMYO_PRESETS[source]) if source in TINYMYO_PRESETS else _read_config(source)
+    config = _preset_config(source) if source in PRESETS else _read_config(source)
     architecture = (config.architectures or ["no architecture"])[0]
     model_class = getattr(tinymyo_hf, architecture, None)
     if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
         raise ModelInfoError(f"{source} holds {architecture} ({config.model_type}), which is no model of tinymyo_hf")
     with torch.device("meta"):
         model = model_class(config)
-    extractor = default_feature_extractor(model) if source in TINYMYO_PRESETS else _read_extractor(source)
-    if samples is None and extractor is not None:
+    extractor = _read_extractor(source) if source not in PRESETS else _preset_extractor(model)
+    if samples is None and isinstance(model, SEMGTransformerPreTrainedModel):
+        samples = TYPING_SAMPLES
+    elif samples is None and extractor is not None:
         samples = extractor.window_length
     return ModelInfo(source, model, extractor, samples)
+
+
+def _preset_config(name: str) -> PreTrainedConfig:
+    config_class = SEMGTransformerConfig if name in SEMG_TRANSFORMER_PRESETS else TinyMyoConfig
+    return config_class(**PRESETS[name])
+
+
+def _preset_extractor(model: PreTrainedModel) -> TinyMyoFeatureExtractor | SEMGTransformerFeatureExtractor:
+    is_typing = isinstance(model, SEMGTransformerPreTrainedModel)
+    return SEMGTransformerFeatureExtractor() if is_typing else default_feature_extractor(model)
 
 
 def _read_config(source: str) -> PreTrainedConfig:
     if not Path(source).exists() and (Path(source).is_absolute() or "/" not in source):
         raise ModelInfoError(
-            f"{source}: neither a folder nor one of the presets {', '.join(TINYMYO_PRESETS)}; a checkpoint on the Hub "
-            "is named user/name"
+            f"{source}: neither a folder nor one of the presets {', '.join(PRESETS)}; a checkpoint on the Hub is named "
+            "user/name"
         )
     try:
         with quiet():
@@ -136,7 +160,7 @@ def _read_config(source: str) -> PreTrainedConfig:
         raise ModelInfoError(f"{source}: no usable configuration ({' '.join(str(error).split())})") from error
 
 
-def _read_extractor(source: str) -> TinyMyoFeatureExtractor | None:
+def _read_extractor(source: str) -> TinyMyoFeatureExtractor | SEMGTransformerFeatureExtractor | None:
     try:
         with quiet():
             return AutoFeatureExtractor.from_pretrained(source)

@@ -34,6 +34,22 @@ def test_model_of_discrete_gestures():
     assert re.search(r"^tinymyo.stem +65,088 +103.1 M$", text, re.MULTILINE)
 
 
+def test_sizes_for_typing():
+    text = info("semg-transformer-tiny")
+    assert text.startswith("semg-transformer-tiny: SEMGTransformerForCTC\n")
+    assert "32 channels x 10000 samples (5 s at 2000 Hz), raw\n" in text
+    assert "labels      98 characters, and the blank of CTC\n" in text
+    assert "parameters  2,217,699 (8.9 MB in float32)" in text
+    convolutions = 1998 * 128 * 32 * 11 + 998 * 64 * 128 * 3 + 498 * 64 * 64 * 3
+    positions = 498 * 128 * 128 // 16 * 128
+    of_layers = 10 * (498 * 12 * 128**2 + 2 * 498**2 * 128)
+    total = convolutions + 498 * 64 * 128 + positions + of_layers + 498 * 99 * 128
+    assert f"MACs        {total / 1e9:.4g} G for one input" in text
+    assert re.search(r"^semg_transformer.feature_extractor +82,176 ", text, re.MULTILINE)
+    assert "x 800 samples (0.4 s" in info("semg-transformer-128x2", "--samples", 800)
+    assert "fewer than one frame sees" in info("semg-transformer-128x2", "--samples", 8, code=2)
+
+
 def test_checkpoint_with_and_without_its_preprocessing(tiny_config, tmp_path):
     TinyMyoForSequenceClassification(tiny_config).save_pretrained(tmp_path)
     text = info(tmp_path)

@@ -38,21 +38,20 @@ class CTCTrainer(LayerwiseTrainer):
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def label_loss(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> tuple[torch.Tensor, Any]:
         """As of `LayerwiseTrainer`, and `alignment_weight` times `alignment_loss` where windows say when keys were
         pressed."""
         starts = inputs.get("label_starts")
         if starts is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().label_loss(model, inputs, num_items_in_batch)
         inputs = {name: value for name, value in inputs.items() if name != "label_starts"}
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss, outputs = super().label_loss(model, inputs, num_items_in_batch)
         plain = plain_model(self.accelerator.unwrap_model(self.model))
         places = frame_places(plain, inputs, outputs["logits"].device)
         aligned = alignment_loss(plain.config, outputs["logits"], inputs["labels"], starts, places)
-        loss = loss + self.args.alignment_weight * aligned
-        return (loss, outputs) if return_outputs else loss
+        return loss + self.args.alignment_weight * aligned, outputs
 
     def prediction_step(
         self,

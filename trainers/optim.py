@@ -244,15 +244,19 @@ class LayerwiseTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """As the library's; in training, what `guide` makes of it."""
-        if self.guide is None or not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # a copy, because the library takes the labels out
-        loss, outputs = super().compute_loss(model, dict(inputs), True, num_items_in_batch)
-        divided = self.compute_loss_func is not None  # as all of ours do, by the items of the accumulated batches
-        share = 1.0 / self.current_gradient_accumulation_steps if divided else 1.0
-        loss = self.guide(loss, outputs, inputs, share)
+        """That of the labels; in training, what `guide` makes of it."""
+        loss, outputs = self.label_loss(model, inputs, num_items_in_batch)
+        if self.guide is not None and model.training:
+            divided = self.compute_loss_func is not None  # as all of ours do, by the items of the accumulated batches
+            share = 1.0 / self.current_gradient_accumulation_steps if divided else 1.0
+            loss = self.guide(loss, outputs, inputs, share)
         return (loss, outputs) if return_outputs else loss
+
+    def label_loss(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> tuple[torch.Tensor, Any]:
+        """The loss of the labels, as the library has it, and the outputs of the model."""
+        return super().compute_loss(model, dict(inputs), True, num_items_in_batch)  # a copy: it takes the labels out
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         # Called before every step of the optimizer, which would make all weights NaN.

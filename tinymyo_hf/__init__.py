@@ -23,9 +23,11 @@ _PUBLIC = {
     "TinyMyoForRegression": "tinymyo.modeling_tinymyo",
     "TinyMyoForSequenceClassification": "tinymyo.modeling_tinymyo",
     "TinyMyoModel": "tinymyo.modeling_tinymyo",
+    "EmgCharacterTokenizer": "tokenization",
     "EmgClassificationPipeline": "pipelines",
     "EmgEventsPipeline": "pipelines",
     "EmgRegressionPipeline": "pipelines",
+    "EmgToTextPipeline": "pipelines",
     "SignalError": "signal",
     "count_macs": "counting",
 }

@@ -16,9 +16,10 @@ import typer
 from typer.core import TyperArgument, TyperCommand
 
 from tinymyo_hf.cli_experiments import personalize, reproduce, search
+from tinymyo_hf.cli_stream import stream
 
 app = typer.Typer(
-    help="Surface-EMG models: inspect and prepare recordings, train, evaluate, predict.",
+    help="Surface-EMG models: inspect and prepare recordings, train, evaluate, predict, run live.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 # `--field value` pairs that are not options of the command itself: fields of a recipe or of a builder.
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
-EXTRAS = {"optuna": "search", "peft": "lora", "soundfile": "speech"}  # of the others: train
+EXTRAS = {"optuna": "search", "peft": "lora", "pylsl": "lsl", "soundfile": "speech"}  # of the others: train
 OUR_PACKAGES = ("tinymyo_hf", "dataset_builders", "trainers")
 TABLE_ROWS = 20
 
@@ -251,8 +252,8 @@ def train(
         typer.echo(f"\n{results['summary']}")
 
 
-for experiment in (personalize, reproduce, search):
-    _command(context_settings=FIELDS)(experiment)
+for command in (personalize, reproduce, search, stream):
+    _command(context_settings=FIELDS)(command)
 
 
 @_command(context_settings=FIELDS)
@@ -308,7 +309,7 @@ def predict(
     resample: Annotated[bool, typer.Option("--resample", help="Convert recordings at another rate.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows at once.")] = None,
 ) -> None:
-    """Predict a recording: labels of its windows, a trajectory, or events, whatever the checkpoint was trained for."""
+    """Predict a recording: labels of windows, a trajectory, events or text, whatever the checkpoint was trained for."""
     from tinymyo_hf.predictions import predict_file
 
     read_options = {

@@ -20,7 +20,7 @@ class Format:
     """How the results of one pipeline are shown and written.
 
     Attributes:
-        unit: what a row is: "windows", "frames", "events".
+        unit: what a row is: "windows", "frames", "events", "characters".
         suffixes: files it can be written to.
         table: (result, rows) -> text for the terminal.
         header: result -> names of the columns.
@@ -93,6 +93,15 @@ def _events_table(result: Result, rows: int) -> str:
     return "\n".join([*lines, *_more(events, rows, "events"), "", f"whole recording: {counted}"])
 
 
+def _text_table(result: Result, rows: int) -> str:
+    """What was typed, and how fast."""
+    characters = result["characters"]
+    if not characters:
+        return "nothing was typed"
+    first, last = characters[0]["time"], characters[-1]["time"]
+    return f"{result['text']}\n\n{len(characters)} keys from {first:.2f} to {last:.2f} s: {result['keystrokes']}"
+
+
 def _more(entries: list, rows: int, unit: str) -> list[str]:
     more = len(entries) - rows
     return [f"... {more} more {unit}; --output FILE.csv writes them all"] if more > 0 else []
@@ -119,6 +128,13 @@ FORMATS = {
         _events_table,
         lambda result: ["time", "gesture", "score"],
         lambda result: (event.values() for event in result["events"]),
+    ),
+    "emg-to-text": Format(
+        "characters",
+        (".csv", ".json"),
+        _text_table,
+        lambda result: ["character", "time"],
+        lambda result: (character.values() for character in result["characters"]),
     ),
 }
 """By pipeline. The rows of a trajectory are the time in seconds and the outputs."""

@@ -6,12 +6,13 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoFeatureExtractor, Pipeline, pipeline
+from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, Pipeline, pipeline
 
 from tinymyo_hf.pipelines import SavedModel, task_of
 from tinymyo_hf.prediction_output import FORMATS
 from tinymyo_hf.quiet import quiet
 from tinymyo_hf.signal import SignalError
+from tinymyo_hf.tokenization import CharsetError
 
 
 class PredictionError(ValueError):
@@ -23,7 +24,7 @@ class Prediction:
     """What a pipeline made of a recording.
 
     Attributes:
-        task: the pipeline: "emg-classification", "emg-regression" or "emg-events".
+        task: the pipeline: "emg-classification", "emg-regression", "emg-events" or "emg-to-text".
         result: what it returned.
     """
 
@@ -59,19 +60,24 @@ def predict_file(
         PredictionError: no usable checkpoint, or `output` of another kind.
         SignalError: the recording cannot be read, or does not suit the model.
     """
-    if not Path(checkpoint).exists() and Path(checkpoint).is_absolute():
-        raise PredictionError(f"{checkpoint}: no such checkpoint; check the path")
-    task = _task_of(checkpoint)
+    task = checkpoint_task(checkpoint)
     suffixes = FORMATS[task].suffixes
     if output is not None and Path(output).suffix.lower() not in suffixes:
         allowed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
         raise PredictionError(f"{output}: {FORMATS[task].unit} are written as {allowed}; change the name")
-    predict = _load_pipeline(checkpoint, task, batch_size)
+    predict = load_pipeline(checkpoint, task, batch_size)
     given = {name: value for name, value in settings.items() if value is not None}
     return Prediction(task, predict(str(file), **given))
 
 
-def _task_of(checkpoint: str) -> str:
+def checkpoint_task(checkpoint: str) -> str:
+    """The pipeline for a checkpoint's head.
+
+    Raises:
+        PredictionError: no such checkpoint, none of this package, or one without a head.
+    """
+    if not Path(checkpoint).exists() and Path(checkpoint).is_absolute():
+        raise PredictionError(f"{checkpoint}: no such checkpoint; check the path")
     try:
         config = AutoConfig.from_pretrained(checkpoint)
     except (OSError, ValueError, StrictDataclassError) as error:
@@ -86,7 +92,12 @@ def _task_of(checkpoint: str) -> str:
     return task
 
 
-def _load_pipeline(checkpoint: str, task: str, batch_size: int | None) -> Pipeline:
+def load_pipeline(checkpoint: str, task: str, batch_size: int | None = None) -> Pipeline:
+    """The pipeline `task` with a checkpoint's model and preprocessing, after a check that they are whole.
+
+    Raises:
+        PredictionError: files that are missing, damaged, or do not belong together.
+    """
     try:
         with quiet():
             model, found = SavedModel.from_pretrained(
@@ -94,8 +105,9 @@ def _load_pipeline(checkpoint: str, task: str, batch_size: int | None) -> Pipeli
             )
             _refuse_random_weights(checkpoint, found)
             extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
-            return pipeline(task, model=model, feature_extractor=extractor, batch_size=batch_size)
-    except (PredictionError, SignalError):
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint) if task == "emg-to-text" else None
+            return pipeline(task, model=model, feature_extractor=extractor, tokenizer=tokenizer, batch_size=batch_size)
+    except (PredictionError, SignalError, CharsetError):
         raise
     except (OSError, ValueError, RuntimeError, StrictDataclassError, SafetensorError) as error:
         raise _not_loaded(checkpoint, error) from error

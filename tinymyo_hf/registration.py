@@ -8,10 +8,17 @@ from transformers import (
     AutoModelForCTC,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from tinymyo_hf.pipelines import EmgClassificationPipeline, EmgEventsPipeline, EmgRegressionPipeline, SavedModel
+from tinymyo_hf.pipelines import (
+    EmgClassificationPipeline,
+    EmgEventsPipeline,
+    EmgRegressionPipeline,
+    EmgToTextPipeline,
+    SavedModel,
+)
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
 from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGTransformerFeatureExtractor
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, SEMGTransformerModel
@@ -24,6 +31,7 @@ from tinymyo_hf.tinymyo.modeling_tinymyo import (
     TinyMyoModel,
 )
 from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
+from tinymyo_hf.tokenization import EmgCharacterTokenizer
 
 # Each task's pipeline, and what loads its models: as what they were saved, else as the task wants them. Of regressions
 # the library has no Auto class.
@@ -31,6 +39,7 @@ PIPELINES = {
     "emg-classification": (EmgClassificationPipeline, (SavedModel, AutoModelForSequenceClassification)),
     "emg-regression": (EmgRegressionPipeline, (SavedModel, TinyMyoForRegression)),
     "emg-events": (EmgEventsPipeline, (SavedModel, AutoModelForAudioFrameClassification)),
+    "emg-to-text": (EmgToTextPipeline, (SavedModel, AutoModelForCTC)),
 }
 
 
@@ -44,6 +53,7 @@ def register() -> None:
     AutoModelForSequenceClassification.register(TinyMyoConfig, TinyMyoForSequenceClassification, exist_ok=True)
     AutoConfig.register(SEMGTransformerConfig.model_type, SEMGTransformerConfig, exist_ok=True)
     AutoFeatureExtractor.register(SEMGTransformerConfig, SEMGTransformerFeatureExtractor, exist_ok=True)
+    AutoTokenizer.register(SEMGTransformerConfig, EmgCharacterTokenizer, exist_ok=True)
     AutoModel.register(SEMGTransformerConfig, SEMGTransformerModel, exist_ok=True)
     AutoModelForCTC.register(SEMGTransformerConfig, SEMGTransformerForCTC, exist_ok=True)
     for task, (pipeline_class, loaders) in PIPELINES.items():

@@ -20,14 +20,13 @@ RecordingInput = str | Path | ArrayLike | dict[str, Any]
 
 
 class EmgPipeline(ChunkPipeline):
-    """A pipeline over recordings of any length, whose windows go through the model `batch_size` at a time.
+    """A pipeline over recordings of any length.
 
-    The recording is filtered and normalised as a whole; windows are cut from it one by one, also across recordings, so
-    that memory stays bounded. A pipeline names its `head`, and says where windows lie (`cut`, `place`), how the model
-    is called (`_forward`) and what becomes of the outputs of a recording (`postprocess`).
+    A pipeline names the `head` of its models and their feature extractor, for messages.
     """
 
     head: ClassVar[str]
+    extractor_name: ClassVar[str]
     windows_at_once: ClassVar[int] = 32
 
     _load_processor = False
@@ -42,13 +41,7 @@ class EmgPipeline(ChunkPipeline):
         super().__init__(*args, **kwargs)
         self._check_head()
         if self.feature_extractor is None:
-            raise SignalError("feature_extractor: missing; pass the TinyMyoFeatureExtractor the model was trained with")
-        patch_sizes = self.feature_extractor.patch_size, self.model.config.patch_size
-        if self.model.config.stem == "patches" and patch_sizes[0] != patch_sizes[1]:
-            raise SignalError(
-                f"patch_size: the feature extractor has {patch_sizes[0]}, the model {patch_sizes[1]}; use the feature "
-                "extractor saved with the model"
-            )
+            raise SignalError(f"feature_extractor: missing; pass the {self.extractor_name} the model was trained with")
 
     def _check_head(self) -> None:
         name = type(self.model).__name__
@@ -67,10 +60,8 @@ class EmgPipeline(ChunkPipeline):
                 or nested list (channels, time), the path of a file (see `tinymyo_hf.recordings`), or {"raw": either of
                 them, "sampling_rate": Hz}. An array of three axes is a batch of recordings.
             sampling_rate: Hz of the recordings; required unless the file or the dictionary states it.
-            window_length, stride: samples at the model's rate, instead of the feature extractor's.
             on_rate_mismatch: "error" or "resample", instead of the feature extractor's.
             read_options: a dictionary of further arguments of `read_recording`: channels, key, layout, ...
-            batch_size: windows at once.
 
         Returns:
             A dictionary for a recording, a list of them for several (an iterator for a generator or `Dataset`); what is
@@ -96,19 +87,86 @@ class EmgPipeline(ChunkPipeline):
     def _sanitize_parameters(
         self,
         sampling_rate: float | None = None,
-        window_length: int | None = None,
-        stride: int | None = None,
         on_rate_mismatch: str | None = None,
         read_options: dict[str, Any] | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         given = {
             "sampling_rate": sampling_rate,
-            "window_length": window_length,
-            "stride": stride,
             "on_rate_mismatch": on_rate_mismatch,
             "read_options": read_options,
         }
         return {name: value for name, value in given.items() if value is not None}, {}, {}
+
+    def _read(
+        self, inputs: RecordingInput, sampling_rate: float | None, read_options: dict[str, Any]
+    ) -> tuple[ArrayLike, float, str]:
+        """(channels, time), its rate in Hz, and a name for messages."""
+        name = "recording"
+        if isinstance(inputs, dict):
+            unknown = sorted(inputs.keys() - {"raw", "sampling_rate"})
+            if "raw" not in inputs or unknown:
+                raise SignalError(f"{name}: a dictionary has the keys raw and sampling_rate, not {sorted(inputs)}")
+            sampling_rate = inputs.get("sampling_rate", sampling_rate)
+            inputs = inputs["raw"]
+        channels = self._num_channels()
+        if isinstance(inputs, (str, Path)):
+            name = str(inputs)
+            recording = read_recording(
+                inputs, **{"sampling_rate": sampling_rate, "num_channels": channels, **read_options}
+            )
+            inputs, sampling_rate = recording.signal, recording.sampling_rate
+        if sampling_rate is None:
+            raise SignalError(
+                f"{name}: its sampling rate is not known; pass sampling_rate (in Hz; the model was trained at "
+                f"{self._recording_rate():g} Hz)"
+            )
+        shape = np.shape(inputs)
+        if channels is not None and len(shape) == 2 and shape[0] != channels:
+            hint = "transpose it" if shape[1] == channels else "select the channels the model was trained on"
+            raise SignalError(
+                f"{name}: {shape[0]} channels, but the model takes {channels}; the array must be (channels, time): "
+                f"{hint}"
+            )
+        return inputs, sampling_rate, name
+
+    @abstractmethod
+    def _num_channels(self) -> int | None:
+        """The channels that the model takes; None for any number."""
+
+    @abstractmethod
+    def _recording_rate(self) -> float:
+        """Hz at which the model takes recordings."""
+
+
+class EmgWindowPipeline(EmgPipeline):
+    """A pipeline of a TinyMyo model: windows of recordings go through it `batch_size` at a time.
+
+    The recording is filtered and normalised as a whole; windows are cut from it one by one, also across recordings, so
+    that memory stays bounded. A pipeline says where windows lie (`cut`, `place`), how the model is called (`_forward`)
+    and what becomes of the outputs of a recording (`postprocess`).
+
+    `__call__` takes `window_length` and `stride`, samples at the model's rate, instead of the feature extractor's, and
+    `batch_size`, windows at once.
+    """
+
+    extractor_name = "TinyMyoFeatureExtractor"
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        patch_sizes = self.feature_extractor.patch_size, self.model.config.patch_size
+        if self.model.config.stem == "patches" and patch_sizes[0] != patch_sizes[1]:
+            raise SignalError(
+                f"patch_size: the feature extractor has {patch_sizes[0]}, the model {patch_sizes[1]}; use the feature "
+                "extractor saved with the model"
+            )
+
+    def _sanitize_parameters(
+        self, window_length: int | None = None, stride: int | None = None, **settings: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        given = {"window_length": window_length, "stride": stride}
+        preprocess, forward, postprocess = super()._sanitize_parameters(**settings)
+        preprocess |= {name: value for name, value in given.items() if value is not None}
+        return preprocess, forward, postprocess
 
     def preprocess(
         self,
@@ -144,43 +202,14 @@ class EmgPipeline(ChunkPipeline):
     def place(self, start: int, samples: int, extractor: TinyMyoFeatureExtractor) -> dict[str, Any]:
         """What `postprocess` needs to know of the window at sample `start` of a recording of `samples`."""
 
-    def _read(
-        self, inputs: RecordingInput, sampling_rate: float | None, read_options: dict[str, Any]
-    ) -> tuple[ArrayLike, float, str]:
-        """(channels, time), its rate in Hz, and a name for messages."""
-        name = "recording"
-        if isinstance(inputs, dict):
-            unknown = sorted(inputs.keys() - {"raw", "sampling_rate"})
-            if "raw" not in inputs or unknown:
-                raise SignalError(f"{name}: a dictionary has the keys raw and sampling_rate, not {sorted(inputs)}")
-            sampling_rate = inputs.get("sampling_rate", sampling_rate)
-            inputs = inputs["raw"]
-        channels = self._num_channels()
-        if isinstance(inputs, (str, Path)):
-            name = str(inputs)
-            recording = read_recording(
-                inputs, **{"sampling_rate": sampling_rate, "num_channels": channels, **read_options}
-            )
-            inputs, sampling_rate = recording.signal, recording.sampling_rate
-        if sampling_rate is None:
-            raise SignalError(
-                f"{name}: its sampling rate is not known; pass sampling_rate (in Hz; the model was trained at "
-                f"{self.feature_extractor.recording_rate:g} Hz)"
-            )
-        shape = np.shape(inputs)
-        if channels is not None and len(shape) == 2 and shape[0] != channels:
-            hint = "transpose it" if shape[1] == channels else "select the channels the model was trained on"
-            raise SignalError(
-                f"{name}: {shape[0]} channels, but the model takes {channels}; the array must be (channels, time): "
-                f"{hint}"
-            )
-        return inputs, sampling_rate, name
-
     def _num_channels(self) -> int | None:
         if self.feature_extractor.feature_size is not None:
             return self.feature_extractor.feature_size
         config = self.model.config
         return config.num_channels if config.channel_fusion == "concat" or config.stem == "convolution" else None
+
+    def _recording_rate(self) -> float:
+        return self.feature_extractor.recording_rate
 
 
 def _is_nested_list(inputs: list) -> bool:

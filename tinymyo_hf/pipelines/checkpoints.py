@@ -12,6 +12,7 @@ TASK_OF_HEAD = {
     "ForSequenceClassification": "emg-classification",
     "ForRegression": "emg-regression",
     "ForFrameClassification": "emg-events",
+    "ForCTC": "emg-to-text",
 }
 
 

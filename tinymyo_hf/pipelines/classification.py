@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinymyo_hf.pipelines.base import EmgPipeline
+from tinymyo_hf.pipelines.base import EmgWindowPipeline
 from tinymyo_hf.signal import SignalError, sliding_windows
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
 
-class EmgClassificationPipeline(EmgPipeline):
+class EmgClassificationPipeline(EmgWindowPipeline):
     """Labels of recordings of any length, window by window and in total.
 
     `__call__` takes, beyond what all pipelines take, `top_k`: how many labels `scores` lists; all by default.

@@ -14,12 +14,12 @@ from tinymyo_hf.event_detection import (
     sigmoid,
     window_starts,
 )
-from tinymyo_hf.pipelines.base import EmgPipeline
+from tinymyo_hf.pipelines.base import EmgWindowPipeline
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
 
-class EmgEventsPipeline(EmgPipeline):
+class EmgEventsPipeline(EmgWindowPipeline):
     """Events (discrete gestures) in recordings of any length, from a model of frames with a convolution stem.
 
     The logits of overlapping windows are averaged; the last window ends with the recording. An event is where a

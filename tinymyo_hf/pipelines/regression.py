@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from tinymyo_hf.pipelines.base import EmgPipeline
+from tinymyo_hf.pipelines.base import EmgWindowPipeline
 from tinymyo_hf.pipelines.blending import blend_windows, blended_window_starts
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 
 
-class EmgRegressionPipeline(EmgPipeline):
+class EmgRegressionPipeline(EmgWindowPipeline):
     """Trajectories (joint angles, degrees of actuation, forces) of recordings of any length.
 
     Overlapping windows are blended with Hann weights; a smaller `stride` smooths more and takes longer.

@@ -74,8 +74,8 @@ class LiveSession:
     def events(self) -> Iterator[Event]:
         """What the recognizer finds and the breaks of the signal ({"type": "break"}: `Break.event`), as they come.
 
-        Nothing is raised for a source that stops or fails: all that was recognized is given first; then `ended` and
-        `error` say what happened.
+        Nothing is raised where the source stops or fails, or the recognizer does: all that was recognized is given
+        first; then `ended` and `error` say what happened.
         """
         reader = Reader(self._source, self._buffer)
         try:
@@ -131,27 +131,35 @@ class LiveSession:
             self.ended = "stopped" if self._stop.is_set() else "end"
         return got
 
-    def _process(self, chunk: Chunk, dropped: bool) -> Iterator[Event]:
+    def _process(self, chunk: Chunk, dropped: bool) -> list[Event]:
         begin = time.perf_counter()
         events: list[Event] = []
-        parts = finite_parts(chunk, self._source.sampling_rate)
-        for part in parts:
+        try:
+            self._recognize(chunk, dropped, events)
+        except Exception as error:  # what was found before it is not lost
+            self.ended, self.error = "error", error
+            self._flushed = True  # what the recognizer still holds is not to be trusted
+        seconds = chunk.samples.shape[1] / self._source.sampling_rate
+        self.statistics.add(seconds, chunk.arrival, begin, time.perf_counter())
+        return events
+
+    def _recognize(self, chunk: Chunk, dropped: bool, events: list[Event]) -> None:
+        """Adds to `events` what there is in a chunk and before it."""
+        known = chunk.index  # end of the finite samples so far
+        for part in finite_parts(chunk, self._source.sampling_rate):
             missing = "invalid" if self._invalid or part.index > chunk.index else "overrun" if dropped else "gap"
             self._invalid = False
             _, found = self._continuity.place(part, missing)
             if found is not None:
-                events += self._interrupt(found)
+                self._interrupt(found, events)
             events += self._recognizer.push(part.samples)
+            known = part.index + part.samples.shape[1]
             self._samples += part.samples.shape[1]
-        end_of_parts = parts[-1].index + parts[-1].samples.shape[1] if parts else chunk.index
-        self._invalid = self._invalid or end_of_parts < chunk.index + chunk.samples.shape[1]
-        seconds = chunk.samples.shape[1] / self._source.sampling_rate
-        self.statistics.add(seconds, chunk.arrival, begin, time.perf_counter())
-        yield from events
+        self._invalid = self._invalid or known < chunk.index + chunk.samples.shape[1]
 
-    def _interrupt(self, found: Break) -> list[Event]:
+    def _interrupt(self, found: Break, events: list[Event]) -> None:
         self.breaks[found.kind] += 1
         self._lost += found.lost
-        events = self._recognizer.finish()
+        events += self._recognizer.finish()
+        events.append(found.event(self._source.sampling_rate))
         self._recognizer.reset(found.position, forget=found.kind in ANOTHER_RECORDING)
-        return [*events, found.event(self._source.sampling_rate)]

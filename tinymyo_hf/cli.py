@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand
 
 from tinymyo_hf.cli_experiments import personalize, reproduce, search
+from tinymyo_hf.cli_models import convert, info
 from tinymyo_hf.cli_stream import stream
 
 app = typer.Typer(
@@ -43,11 +44,6 @@ Key = Annotated[str | None, typer.Option(help="Variable to read from a file of s
 Layout = Annotated[str | None, typer.Option(help="channels_time or time_channels, for arrays.")]
 RawType = Annotated[str | None, typer.Option(help="Numbers in a .dat, .bin or .raw file: int16, float32, ...")]
 RawChannels = Annotated[int | None, typer.Option(min=1, help="Numbers per sample in such a file.")]
-
-
-class Positions(StrEnum):
-    rope = "rope"
-    none = "none"
 
 
 class Split(StrEnum):
@@ -334,54 +330,8 @@ def predict(
         typer.echo(f"{prediction.write(output)} written to {output}")
 
 
-@_command()
-def info(
-    context: typer.Context,
-    model: Annotated[str, typer.Argument(help="Folder or Hub id of a checkpoint, or a preset (tinymyo-base, ...).")],
-    samples: Annotated[int | None, typer.Option(min=1, help="Length of one input; by default its window.")] = None,
-) -> None:
-    """Tell what a model takes, what it predicts, its parameters and its multiply-accumulate operations."""
-    from tinymyo_hf.model_info import model_info
-
-    typer.echo(model_info(model, samples).report())
-
-
-@_command()
-def convert(
-    context: typer.Context,
-    source: Annotated[Path, typer.Argument(help="A released .safetensors or .ckpt file.")],
-    out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    position_embedding: Annotated[
-        Positions, typer.Option(help="Positions to use: rope as in the paper, none as the released code behaves.")
-    ] = Positions.rope,
-    num_attention_heads: Annotated[int, typer.Option(min=1, help="Not told by the weights.")] = 3,
-    num_channels: Annotated[int | None, typer.Option(min=1, help="Where the weights do not tell.")] = None,
-    target_length: Annotated[int | None, typer.Option(min=1, help="Frames a regression predicts per window.")] = None,
-    measure: Annotated[
-        Path | None, typer.Option(help="A recording: print the reconstruction loss under both kinds of positions.")
-    ] = None,
-    sampling_rate: SamplingRate = None,
-) -> None:
-    """Turn a published checkpoint into a folder that `from_pretrained` loads."""
-    from tinymyo_hf.tinymyo.convert_tinymyo_checkpoint import convert_checkpoint, measure_position_embeddings
-
-    if measure is not None:
-        losses = measure_position_embeddings(
-            source, measure, sampling_rate=sampling_rate, num_attention_heads=num_attention_heads
-        )
-        for kind, loss in losses.items():
-            typer.echo(f"masked reconstruction loss with position_embedding_type={kind}: {loss:.5f}")
-        typer.echo(f"lower with {min(losses, key=losses.get)}; converting with {position_embedding.value}")
-    model = convert_checkpoint(
-        source,
-        out,
-        position_embedding_type=position_embedding.value,
-        num_attention_heads=num_attention_heads,
-        num_channels=num_channels,
-        target_length=target_length,
-    )
-    count = sum(parameter.numel() for parameter in model.parameters())
-    typer.echo(f"{type(model).__name__} with {count:,} parameters written to {out}")
+for about_models in (info, convert):
+    _command()(about_models)
 
 
 def _builder_fields(arguments: list[str]) -> dict[str, Any]:

@@ -5,10 +5,7 @@ positions a checkpoint works with. Sources are safetensors or Lightning .ckpt fi
 with one of its three heads, or of the model for discrete gestures.
 """
 
-import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +23,7 @@ from tinymyo_hf.tinymyo.modeling_tinymyo import (
     TinyMyoPreTrainedModel,
 )
 from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
-from tinymyo_hf.tinymyo.released_weights import ConversionError, listed, read_tensors
+from tinymyo_hf.tinymyo.released_weights import ConversionError, check_empty, listed, read_tensors, write_folder
 
 # Reference name -> native name, of the encoder below `tinymyo.`.
 ENCODER_NAMES = {
@@ -91,8 +88,7 @@ def convert_checkpoint(
         ConversionError: unreadable source, missing or unexpected keys, shapes that do not fit, occupied output.
     """
     output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ConversionError(f"{output_dir}: exists already and is not an empty folder; remove it or choose another")
+    check_empty(output_dir)
     model = load_reference_model(
         source,
         position_embedding_type=position_embedding_type,
@@ -101,18 +97,7 @@ def convert_checkpoint(
         target_length=target_length,
     )
     feature_extractor = feature_extractor or default_feature_extractor(model)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.incomplete-", dir=output_dir.parent))
-    try:
-        model.save_pretrained(unfinished)
-        feature_extractor.save_pretrained(unfinished)
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        if output_dir.exists():
-            output_dir.rmdir()
-        os.replace(unfinished, output_dir)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    write_folder(output_dir, [model, feature_extractor])
     return model
 
 

@@ -1,7 +1,13 @@
-"""Tensors out of checkpoints of the released implementation. Nothing is unpickled beyond tensors."""
+"""Tensors out of checkpoints of released implementations, of which nothing is unpickled beyond tensors, and the folders
+they become."""
 
+import os
 import re
+import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +18,34 @@ PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
 class ConversionError(ValueError):
     """A checkpoint that cannot be converted; the message names file, keys and the fix."""
+
+
+class Savable(Protocol):
+    """A model, a feature extractor or a tokenizer."""
+
+    def save_pretrained(self, folder: Path) -> object: ...
+
+
+def check_empty(folder: Path) -> None:
+    """Raise `ConversionError` unless `folder` can be made: it does not exist, or is empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConversionError(f"{folder}: exists already and is not an empty folder; remove it or choose another")
+
+
+def write_folder(folder: Path, parts: Sequence[Savable]) -> None:
+    """Save all `parts` in `folder`, which appears whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.incomplete-", dir=folder.parent))
+    try:
+        for part in parts:
+            part.save_pretrained(unfinished)
+        unfinished.chmod(0o755)  # mkdtemp makes it private
+        if folder.exists():
+            folder.rmdir()
+        os.replace(unfinished, folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
 
 def read_tensors(source: Path) -> dict[str, torch.Tensor]:

@@ -18,9 +18,9 @@ from dataset_builders.torch_view import WindowDataset
 from tinymyo_hf import TinyMyoFeatureExtractor, TinyMyoForSequenceClassification
 from trainers.arguments import DataArguments
 from trainers.baselines import features_and_labels
+from trainers.checkpoint_fit import SHARED_FIELDS, check_fit, check_preprocessing, match_labels, reorder_outputs
 from trainers.classification import ClassificationTask
 from trainers.errors import CheckpointError, RecipeError
-from trainers.evaluate import SHARED_FIELDS, check_fit, check_preprocessing, match_labels, reorder_outputs
 from trainers.models import load_trained
 from trainers.repetitions import WindowOrigins, subject_groups
 

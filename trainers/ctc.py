@@ -22,6 +22,7 @@ from dataset_builders.continuous_view import ContinuousDataset, Cutting
 from tinymyo_hf import TinyMyoFeatureExtractor
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
 from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import (
+    UNTOUCHED,
     SEMGInputError,
     SEMGTransformerFeatureExtractor,
 )
@@ -39,10 +40,17 @@ from trainers.ctc_corpus import (
     text_facts,
     too_long_texts,
 )
-from trainers.ctc_models import build_ctc_model, needs_statistics, plain_model, semg_config, store_statistics
+from trainers.ctc_models import (
+    build_ctc_model,
+    check_characters,
+    needs_statistics,
+    plain_model,
+    semg_config,
+    store_statistics,
+)
 from trainers.ctc_report import plot_users, text_excerpt, user_tables
 from trainers.ctc_trainer import CTCTrainer, collapse, session_labels
-from trainers.errors import RecipeError
+from trainers.errors import CheckpointError, RecipeError
 from trainers.event_corpus import check_events, recording_lengths, window_subjects
 from trainers.report import Column, plot_histories
 from trainers.subsets import WindowShare
@@ -113,9 +121,14 @@ class CTCTask(Task):
             else Cutting(length, length, context)
             for name in data
         }
-        target = TextTarget(self.loss_span == "window")
+        span, aligned = self.loss_span == "window", arguments.alignment_weight > 0
         views = {
-            name: ContinuousDataset(split, cuttings[name], transform=target, seed=arguments.seeds[0])
+            name: ContinuousDataset(
+                split,
+                cuttings[name],
+                transform=TextTarget(span, starts=aligned and name == "train"),
+                seed=arguments.seeds[0],
+            )
             for name, split in data.items()
         }
         shares = {"train": WindowShare(views["train"], *train_share)} if train_share[0] < 1 and "train" in data else {}
@@ -166,6 +179,20 @@ class CTCTask(Task):
             raise RecipeError(f"dataset {data.dataset}: {error}") from None
         share = (data.train_fraction, data.train_fraction_seed)
         return cls(corpus, preprocessing, extractor, data.dataset, arguments, share)
+
+    @classmethod
+    def options_of(cls, config: SEMGTransformerConfig, extractor: SEMGTransformerFeatureExtractor) -> dict[str, Any]:
+        return {"rows": "recordings", "sampling_rate": extractor.sampling_rate, **UNTOUCHED}
+
+    def adopt(self, checkpoint: str, model: SEMGTransformerForCTC, extractor: SEMGTransformerFeatureExtractor) -> None:
+        for field in ("num_channels", "sampling_rate", "bands", "rotation"):
+            trained, found = getattr(extractor, field), getattr(self.extractor, field)
+            if trained != found:
+                raise CheckpointError(
+                    f"{checkpoint} was trained with {field}={trained}, {self.corpus} has {field}={found}: choose data "
+                    "recorded as those it was trained on"
+                )
+        check_characters(checkpoint, model.config, self.labels)
 
     @property
     def window(self) -> dict[str, float]:

@@ -17,14 +17,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, SequenceFeatureExtractor, Trainer
+from transformers import PreTrainedModel, Trainer
 
 from trainers.arguments import DataArguments, ModelArguments
 from trainers.callbacks import use_readable_progress
-from trainers.checkpoint_fit import check_fit, check_preprocessing, match_labels, reorder_outputs
 from trainers.classification import ClassificationTask
 from trainers.ctc import CTCTask
-from trainers.ctc_models import check_characters, plain_model, semg_config
+from trainers.ctc_models import plain_model, semg_config
 from trainers.distill_arguments import CTCDistillationArguments, DistillationFields, student_learning_rate
 from trainers.errors import CheckpointError, RecipeError
 from trainers.finetune import run as finetune
@@ -127,19 +126,8 @@ class Distillation(Task):
         task = super().load(data, arguments)
         task._arguments = arguments
         task.teacher, extractor = load_trained(arguments.teacher_name_or_path, cls.model_class)
-        task.match_teacher(arguments.teacher_name_or_path, extractor)
+        task.adopt(arguments.teacher_name_or_path, task.teacher, extractor)
         return task
-
-    def match_teacher(self, source: str, extractor: SequenceFeatureExtractor) -> None:
-        """Bring the teacher's outputs into the order of the student's.
-
-        Args:
-            extractor: the teacher's preprocessing.
-
-        Raises:
-            CheckpointError: the teacher's inputs or outputs mean something else.
-        """
-        raise NotImplementedError
 
     def check_student(self, model: nn.Module) -> None:
         """Raise `CheckpointError` if the student's outputs cannot be compared with the teacher's."""
@@ -233,11 +221,6 @@ temperature {temperature} and of the loss of the labels; the validation loss is 
 class DistilledClassification(Distillation, ClassificationTask):
     """A classifier that learns from another one; both may have any size, pretrained or not."""
 
-    def match_teacher(self, source: str, extractor: SequenceFeatureExtractor) -> None:
-        check_preprocessing(source, extractor, self.corpus, self.extractor)
-        check_fit(source, self.teacher.config, self)
-        reorder_outputs(self.teacher, match_labels(source, self.teacher.config.id2label, self.labels))
-
 
 class DistilledCTC(Distillation, CTCTask):
     """A model that writes text and learns, frame by frame, from another one.
@@ -257,16 +240,6 @@ class DistilledCTC(Distillation, CTCTask):
     def frame_lengths(self) -> FrameLengths:
         encoder = self.teacher.semg_transformer.feature_extractor
         return lambda inputs: encoder.frame_lengths(inputs["attention_mask"].sum(1))
-
-    def match_teacher(self, source: str, extractor: SequenceFeatureExtractor) -> None:
-        for field in ("sampling_rate", "num_channels", "bands", "rotation"):
-            theirs, ours = getattr(extractor, field, None), getattr(self.extractor, field)
-            if theirs != ours:
-                raise CheckpointError(
-                    f"{source} was trained with {field}={theirs}, but the recordings of {self.corpus} have "
-                    f"{field}={ours}: use a teacher that was trained on such recordings"
-                )
-        check_characters(source, self.teacher.config, self.tokenizer.characters)
 
     def check_student(self, model: nn.Module) -> None:
         ours, theirs = plain_model(model).config, self.teacher.config

@@ -3,8 +3,7 @@ business of the task that its head belongs to."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,13 @@ from datasets import DatasetDict
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from dataset_builders.base import BUILDERS, EmgBuilderConfig, load_corpus
-from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor
-from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
-from trainers.arguments import DataArguments
+from dataset_builders.base import BUILDERS, load_corpus
+from trainers.arguments import FAMILIES, DataArguments
 from trainers.errors import CheckpointError, EvaluationError
 from trainers.finetune import TASKS
 from trainers.models import load_config, load_trained
 from trainers.report import score_table, scores_by_model, summarize_seeds, write_json, write_text
 from trainers.tasks import Task
-
-# The fields of the preprocessing that a builder takes; what only says how to cut or check may differ from training.
-SHARED_FIELDS = sorted(
-    {field.name for field in dataclasses.fields(EmgBuilderConfig)} & set(TinyMyoFeatureExtractor().to_dict())
-)
-FREE_FIELDS = {"stride", "max_gap", "allow_constant_channels"}
 
 
 def evaluate_checkpoint(
@@ -48,7 +39,7 @@ def evaluate_checkpoint(
     Windows are prepared as the checkpoint's `preprocessor_config.json` says; a dataset prepared otherwise is refused.
 
     Args:
-        checkpoint: folder or Hub id of a trained classifier, regression or detector of events.
+        checkpoint: folder or Hub id of a trained model with a head: a classifier, a regression, ...
         dataset: a builder's name, or a prepared folder.
         split: "train", "validation" or "test".
         dataset_config: fields of the builder that the preprocessing does not fix (protocol, stride, ...).
@@ -64,9 +55,8 @@ def evaluate_checkpoint(
     model, extractor = load_trained(checkpoint, task_class.model_class)
     config = dict(dataset_config or {})
     if dataset in BUILDERS:
-        config = _fixed_fields(model.config, extractor) | config
+        config = task_class.options_of(model.config, extractor) | config
     data, found = load_corpus(dataset, data_dir=data_dir, num_proc=num_proc, cache_dir=cache_dir, **config)
-    check_preprocessing(checkpoint, extractor, dataset, found)
     if split not in data or len(data[split]) == 0:
         raise EvaluationError(f"dataset {dataset} has no windows in a split {split!r}; it has {', '.join(data)}")
     with_baselines = baselines and split != "train" and len(data.get("train", ())) > 0
@@ -76,13 +66,13 @@ def evaluate_checkpoint(
         found,
         DataArguments(dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, dataset_config=config),
     )
-    check_fit(checkpoint, model.config, task)
-    reorder_outputs(model, match_labels(checkpoint, model.config.id2label, task.labels))
+    task.adopt(checkpoint, model, extractor)
 
     output = Path(output)
     scores = task.score(_scorer(model, task, output, batch_size), split)
     results = {
         "task": task.name,
+        "family": task.family,
         "checkpoint": checkpoint,
         "dataset": dataset,
         "split": split,
@@ -105,7 +95,7 @@ def task_of(checkpoint: str) -> type[Task]:
     Raises:
         CheckpointError: it has no head, or one of another kind (pretraining).
     """
-    architectures = load_config(checkpoint).architectures or []
+    architectures = load_config(checkpoint, *FAMILIES).architectures or []
     for task in TASKS.values():
         if task.model_class.__name__ in architectures:
             return task
@@ -113,14 +103,6 @@ def task_of(checkpoint: str) -> type[Task]:
         f"{checkpoint} holds {', '.join(architectures) or 'no architecture'}, which has no trained head to score: "
         "fine-tune it first with `tinymyo train RECIPE --model_name_or_path ...`"
     )
-
-
-def _fixed_fields(config: TinyMyoConfig, extractor: TinyMyoFeatureExtractor) -> dict[str, Any]:
-    """Options of the builder that the checkpoint leaves no choice about."""
-    fields = {name: getattr(extractor, name) for name in SHARED_FIELDS}
-    if config.target_length and extractor.window_length % config.target_length == 0:
-        fields["target_hop"] = extractor.window_length // config.target_length
-    return fields
 
 
 def _scorer(model: nn.Module, task: Task, output: Path, batch_size: int) -> Trainer:
@@ -150,51 +132,3 @@ def render_report(results: Mapping[str, Any]) -> str:
 
 {part["details"]}
 """
-
-
-def check_preprocessing(
-    checkpoint: str, trained: TinyMyoFeatureExtractor, dataset: str, found: TinyMyoFeatureExtractor
-) -> None:
-    """Raise `CheckpointError`, naming the field, for windows made otherwise than the checkpoint's training windows."""
-    for name in SHARED_FIELDS:
-        if name not in FREE_FIELDS and getattr(trained, name) != getattr(found, name):
-            raise CheckpointError(
-                f"{checkpoint} was trained with {name}={getattr(trained, name)}, but the windows of {dataset} have "
-                f"{name}={getattr(found, name)}: prepare the dataset with the checkpoint's preprocessor_config.json"
-            )
-
-
-def check_fit(checkpoint: str, config: TinyMyoConfig, task: Task) -> None:
-    """Raise `CheckpointError` for windows of another number of channels, or targets of another number of frames."""
-    if config.channel_fusion == "concat" and task.num_channels != config.num_channels:
-        raise CheckpointError(
-            f"{checkpoint} takes {config.num_channels} channels, {task.corpus} has {task.num_channels}"
-        )
-    frames = getattr(task, "num_frames", None)
-    if frames is not None and frames != (config.target_length or task.extractor.window_length):
-        raise CheckpointError(
-            f"{checkpoint} predicts {config.target_length} frames per window, the targets of {task.corpus} have "
-            f"{frames}: prepare it with another target_hop"
-        )
-
-
-def match_labels(checkpoint: str, id2label: Mapping[int, str], names: Sequence[str]) -> list[int]:
-    """The model's output for each label of the dataset, by name; `CheckpointError` if the labels are not the same."""
-    ids = {label: int(index) for index, label in id2label.items()}
-    if set(ids) != set(names):
-        raise CheckpointError(
-            f"{checkpoint} was trained on the labels {', '.join(ids)}, the dataset has {', '.join(names)}: "
-            "give both the same names, or fine-tune the checkpoint on this dataset"
-        )
-    return [ids[name] for name in names]
-
-
-@torch.no_grad()
-def reorder_outputs(model: TinyMyoPreTrainedModel, order: Sequence[int]) -> None:
-    """Let output i of the model be what output `order[i]` was, names included."""
-    last = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv1d))][-1]
-    last.weight.copy_(last.weight[list(order)])
-    last.bias.copy_(last.bias[list(order)])
-    names = [model.config.id2label[i] for i in order]
-    model.config.id2label = dict(enumerate(names))
-    model.config.label2id = {name: index for index, name in enumerate(names)}

@@ -104,7 +104,7 @@ def _with_encoder_of(
     new_encoder_parts: Sequence[str],
 ) -> tuple[TinyMyoPreTrainedModel, list[str]]:
     """The model, and those of `new_encoder_parts` that are not from the checkpoint."""
-    config = load_config(source)
+    config = load_config(source, TinyMyoConfig)
     check_model_config(arguments.model_config, TinyMyoConfig)
     differing = [
         f"{name} ({getattr(config, name)} there, {value} in model_config)"
@@ -172,8 +172,8 @@ def load_weights(
     return model, [*found["missing_keys"], *mismatched]
 
 
-def load_config(source: str, family: type[PreTrainedConfig] = TinyMyoConfig) -> PreTrainedConfig:
-    """The configuration of a checkpoint; `CheckpointError` if there is none, or it is of another family."""
+def load_config(source: str, *families: type[PreTrainedConfig]) -> PreTrainedConfig:
+    """The configuration of a checkpoint; `CheckpointError` if there is none, or it is of none of the families."""
     path = Path(source)
     is_path = source.startswith((".", "/", "~")) or source.count("/") != 1 or path.parent.is_dir()  # else user/name
     if is_path and not path.exists():
@@ -191,8 +191,8 @@ def load_config(source: str, family: type[PreTrainedConfig] = TinyMyoConfig) -> 
     except (OSError, ValueError, StrictDataclassError) as error:
         reason = last_line(error)
         raise CheckpointError(f"{source}: no usable configuration ({reason}); check the folder or Hub id") from None
-    if not isinstance(config, family):
-        needed = family.model_type
+    if not isinstance(config, families):
+        needed = " or ".join(family.model_type for family in families)
         raise CheckpointError(f"{source} is a {config.model_type} checkpoint; a {needed} checkpoint is needed")
     return config
 
@@ -203,9 +203,7 @@ def for_use(extractor: TinyMyoFeatureExtractor) -> TinyMyoFeatureExtractor:
     return type(extractor)(**{**extractor.to_dict(), "on_rate_mismatch": "error"})
 
 
-def load_trained(
-    source: str, model_class: type[PreTrainedModel]
-) -> tuple[PreTrainedModel, SequenceFeatureExtractor]:
+def load_trained(source: str, model_class: type[PreTrainedModel]) -> tuple[PreTrainedModel, SequenceFeatureExtractor]:
     """A trained model and its preprocessing, from a folder or Hub id.
 
     Raises:

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import datasets
 import torch
 from torch import nn
-from transformers import EvalPrediction, PreTrainedModel, SequenceFeatureExtractor, Trainer
+from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, SequenceFeatureExtractor, Trainer
 
 from dataset_builders.base import load_corpus
 from tinymyo_hf import TinyMyoFeatureExtractor
 from trainers.arguments import DataArguments, ModelArguments, TrainArguments
+from trainers.checkpoint_fit import check_fit, check_preprocessing, fixed_options, match_labels, reorder_outputs
 from trainers.errors import RecipeError
 from trainers.models import for_use
 from trainers.optim import Guide, LayerwiseTrainer
@@ -98,6 +99,21 @@ class Task(ABC):
         Raises:
             RecipeError: the corpus is made for another task.
         """
+
+    @classmethod
+    def options_of(cls, config: PreTrainedConfig, extractor: SequenceFeatureExtractor) -> dict[str, Any]:
+        """Options of a builder that a trained model leaves no choice about."""
+        return fixed_options(config, extractor)
+
+    def adopt(self, checkpoint: str, model: PreTrainedModel, extractor: SequenceFeatureExtractor) -> None:
+        """Make a trained model, with its preprocessing, one for these splits: its outputs get the order of `labels`.
+
+        Raises:
+            CheckpointError: it was trained on windows made otherwise, or with other channels or labels.
+        """
+        check_preprocessing(checkpoint, extractor, self.corpus, self.extractor)
+        check_fit(checkpoint, model.config, self)
+        reorder_outputs(model, match_labels(checkpoint, model.config.id2label, self.labels))
 
     @property
     def test_split(self) -> str:

@@ -7,8 +7,9 @@ from tiny_run import make_split
 
 import trainers.evaluate as evaluate
 from tinymyo_hf import TinyMyoFeatureExtractor
+from trainers.checkpoint_fit import match_labels
 from trainers.errors import CheckpointError, EvaluationError
-from trainers.evaluate import evaluate_checkpoint, match_labels
+from trainers.evaluate import evaluate_checkpoint
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 from .modeling_semg_transformer import SEMGTransformerForCTC
 from .streaming_checks import check_mode, check_running, checked_samples
-from .streaming_state import Featurizer, FrozenNorm, Past, Positions, RunningNorm, attend
+from .streaming_state import Block, Featurizer, FrozenNorm, Past, Positions, RunningNorm
 from .windowed_streaming import WindowedStream
 
 # Longer pushes are processed in such pieces: memory is bounded, and the pieces fit into a processor's cache.
@@ -86,6 +86,7 @@ class SEMGTransformerStream:
         self._past = Past(
             base.encoder.layers, self.batch_size, self.model.config.attention_window, MOST_FRAMES, samples
         )
+        self._blocks = [Block(layer, index, self._past) for index, layer in enumerate(base.encoder.layers)]
         self._samples, self._finished = 0, False
 
     @torch.inference_mode()
@@ -136,13 +137,8 @@ class SEMGTransformerStream:
         if not norm_first:
             states = encoder.layer_norm(states)
         mask = self._past.begin(frames)
-        for index, layer in enumerate(encoder.layers):
-            if norm_first:
-                states = states + attend(layer, index, layer.layer_norm(states), self._past, mask)
-                states = states + layer.feed_forward(layer.final_layer_norm(states))
-            else:
-                states = layer.layer_norm(states + attend(layer, index, states, self._past, mask))
-                states = layer.final_layer_norm(states + layer.feed_forward(states))
+        for block in self._blocks:
+            states = block.push(states, mask)
         self._past.end(frames)
         return self.model.lm_head(encoder.layer_norm(states) if norm_first else states)
 

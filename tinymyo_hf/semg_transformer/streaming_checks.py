@@ -34,13 +34,14 @@ def checked_samples(
             f"samples must be (batch={batch_size}, {channels} channels, time), got {tuple(samples.shape)}."
         )
     samples = samples if isinstance(samples, torch.Tensor) else torch.tensor(samples)
-    samples = samples.to(model.device, model.dtype)
+    like = model.base_model.input_norm.weight
+    samples = samples.to(like.device, like.dtype)
     finite = samples.isfinite()
     if not finite.all():
         stream, channel, time = (~finite).nonzero()[0].tolist()
         raise ValueError(
             f"sample {position + time} of channel {channel} (stream {stream} of the batch) is not a finite number in "
-            f"{str(model.dtype).removeprefix('torch.')}: leave such samples out and reset the stream behind them."
+            f"{str(like.dtype).removeprefix('torch.')}: leave such samples out and reset the stream behind them."
         )
     return samples
 

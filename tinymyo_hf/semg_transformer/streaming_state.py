@@ -13,6 +13,7 @@ from .modeling_semg_transformer import (
     SEMGTransformerLayer,
     SEMGTransformerPositionalConvEmbedding,
 )
+from .quantization import join_projections
 
 # Of as few frames torch's grouped convolution takes longer than matrix products with a copy of their surroundings.
 FEW_FRAMES = 5
@@ -168,13 +169,13 @@ class Past:
                 self._mask += unseen.tril_(earlier - self._window)
         return self._mask
 
-    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's keys and values (batch, heads, frames, head_dim) of the new frames -> those of all visible ones."""
-        stop = self._stop + keys.shape[2]
-        states = self._states[layer]
-        states[0, :, :, self._stop : stop] = keys
-        states[1, :, :, self._stop : stop] = values
-        return states[0, :, :, self._first : stop], states[1, :, :, self._first : stop]
+    def append(self, layer: int, keys_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A layer's keys and values (2, batch, heads, frames, head_dim) of the new frames -> those of all visible
+        ones."""
+        stop = self._stop + keys_values.shape[3]
+        self._states[layer, :, :, :, self._stop : stop] = keys_values
+        keys, values = self._states[layer, :, :, :, self._first : stop].unbind(0)
+        return keys, values
 
     def end(self, frames: int) -> None:
         """All layers have appended so many frames."""
@@ -191,12 +192,34 @@ class Past:
         self._first, self._stop = 0, needed.shape[4]
 
 
-def attend(layer: SEMGTransformerLayer, index: int, states: torch.Tensor, past: Past, mask: torch.Tensor | None):
-    """A block's attention over new frames (batch, frames, hidden), those before them taken from `past`."""
-    attention = layer.attention
-    keys, values = past.append(
-        index, attention.split_heads(attention.k_proj(states)), attention.split_heads(attention.v_proj(states))
-    )
-    query = attention.split_heads(attention.q_proj(states))
-    output = nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=attention.scaling)
-    return attention.out_proj(output.transpose(1, 2).flatten(2))
+class Block:
+    """A transformer block over new frames, with the keys and values of those before them in a `Past`."""
+
+    def __init__(self, layer: SEMGTransformerLayer, index: int, past: Past):
+        self._layer, self._index, self._past = layer, index, past
+        attention = layer.attention
+        self._project = join_projections([attention.q_proj, attention.k_proj, attention.v_proj])
+
+    def push(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """(batch, frames, hidden) -> (batch, frames, hidden), with the mask of `Past.begin`."""
+        layer = self._layer
+        if layer.norm_first:
+            states = states + self._attend(layer.layer_norm(states), mask)
+            return states + self._feed_forward(layer.final_layer_norm(states))
+        states = layer.layer_norm(states + self._attend(states, mask))
+        return layer.final_layer_norm(states + self._feed_forward(states))
+
+    def _attend(self, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        attention = self._layer.attention
+        batch, frames, _ = states.shape
+        # (batch, frames, 3 hidden) -> (3, batch, heads, frames, head_dim)
+        projected = self._project(states).view(batch, frames, 3, -1, attention.head_dim).permute(2, 0, 3, 1, 4)
+        keys, values = self._past.append(self._index, projected[1:])
+        output = nn.functional.scaled_dot_product_attention(
+            projected[0], keys, values, attn_mask=mask, scale=attention.scaling
+        )
+        return attention.out_proj(output.transpose(1, 2).reshape(batch, frames, -1))
+
+    def _feed_forward(self, states: torch.Tensor) -> torch.Tensor:
+        feed_forward = self._layer.feed_forward
+        return feed_forward.output_dense(feed_forward.intermediate_act_fn(feed_forward.intermediate_dense(states)))

@@ -60,7 +60,6 @@ class LslSource(Source):
         self.num_channels = len(self._channels)
         self._chunk_length = checked_length(max(1, round(chunk_seconds * self.sampling_rate)))
         self._inlet: Any = pylsl.StreamInlet(info, processing_flags=pylsl.proc_clocksync)
-        self._lost_error = pylsl.LostError
         self._closed = False
 
     def chunks(self) -> Iterator[Chunk]:
@@ -74,7 +73,7 @@ class LslSource(Source):
             missing = self._chunk_length - len(waiting)
             try:
                 samples, stamps = self._inlet.pull_chunk(timeout=WAIT, max_samples=missing)
-            except self._lost_error as error:
+            except RuntimeError as error:  # what all errors of the library are; LostError has moved between versions
                 if waiting:
                     yield self._chunk(waiting, index)
                 raise StreamError(f"{self.name}: its sender is gone ({error}); start it again") from error

@@ -32,8 +32,8 @@ class TextRecognizer:
         window: samples of these windows.
 
     Raises:
-        StreamError: another mode, or a hop for the exact one.
-        ValueError: the model cannot run in this mode, or the tokenizer is for another character set.
+        StreamError: another mode, one in which the model cannot run, or a hop for the exact one.
+        CharsetError: the tokenizer is for another character set.
     """
 
     def __init__(
@@ -55,7 +55,10 @@ class TextRecognizer:
             raise StreamError(f"hop={hop}: in the mode exact every frame is computed once, as it comes; leave it out")
         self._extractor, self._tokenizer, self._make_decoder = extractor, tokenizer, make_decoder
         hop = 400 if hop is None else hop
-        self._stream = SEMGTransformerStream(model) if mode == "exact" else WindowedStream(model, window, hop)
+        try:
+            self._stream = SEMGTransformerStream(model) if mode == "exact" else WindowedStream(model, window, hop)
+        except ValueError as error:
+            raise StreamError(f"mode={mode}: {error}") from error
         self._config = model.config
         self.num_channels = extractor.num_channels
         self.sampling_rate = float(extractor.sampling_rate)

@@ -7,7 +7,6 @@ for any way of cutting the sequence into pieces.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,12 +156,12 @@ class BeamSearchDecoder:
         lm_path: a KenLM model, ARPA or binary; see `tinymyo_hf.decoding_lm` for what it is trained on. None for none.
         lm_weight, insertion_bonus: as above; without a language model neither counts.
         max_labels_per_step: so many of the most probable labels of a frame, the blank among them, are looked at.
-        beam_threshold: hypotheses whose score is lower than the best one by more than this are dropped. Without (the
-            release has none), the beam is always full, and text is stable only once the 50th best agrees: in live
-            sequences 10 to 20 make text stable earlier.
+        max_delay: what the best hypothesis has had for so many frames is settled: others that differ there are dropped.
+            None (as in the release) never settles, and two readings of one key can then stand beside each other until
+            many later keys are as doubtful; live text is stable at the latest after this delay.
 
     Raises:
-        DecodingError: sizes below 1, a threshold below 0.
+        DecodingError: sizes or a delay below 1.
         LanguageModelError: a language model that cannot be used.
     """
 
@@ -174,14 +173,13 @@ class BeamSearchDecoder:
         lm_weight: float = 2.0,
         insertion_bonus: float = 2.0,
         max_labels_per_step: int = 10,
-        beam_threshold: float = math.inf,
+        max_delay: int | None = None,
     ):
-        for name, value in (("beam_size", beam_size), ("max_labels_per_step", max_labels_per_step)):
-            if value < 1:
+        counts = {"beam_size": beam_size, "max_labels_per_step": max_labels_per_step, "max_delay": max_delay}
+        for name, value in counts.items():
+            if value is not None and value < 1:
                 raise DecodingError(f"{name} is {value}; give 1 or more")
-        if not beam_threshold >= 0:
-            raise DecodingError(f"beam_threshold is {beam_threshold}; give 0 or more")
-        self.options = BeamOptions(beam_size, beam_threshold, max_labels_per_step, lm_weight, insertion_bonus)
+        self.options = BeamOptions(beam_size, max_labels_per_step, lm_weight, insertion_bonus, max_delay)
         self.blank: int = tokenizer.pad_token_id
         self.tokens: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         self.language_model = None

@@ -22,10 +22,10 @@ class BeamOptions:
     """See `BeamSearchDecoder`."""
 
     beam_size: int
-    beam_threshold: float
     max_labels_per_step: int
     lm_weight: float
     insertion_bonus: float
+    max_delay: int | None
 
 
 class Prefix:
@@ -35,19 +35,28 @@ class Prefix:
         parent: the prefix without its last label; None at the root, and below it once that much is stable.
         label: the last label.
         depth: how many labels it has.
+        frame: when the last label was added.
         key: a 64-bit hash of the labels. Equal prefixes are one hypothesis; that two others share a key is ruled out
             for practical purposes (about 1e-10 in an hour of decoding).
         context: what the language model sees of it.
     """
 
-    __slots__ = ("context", "depth", "key", "label", "parent")
+    __slots__ = ("context", "depth", "frame", "key", "label", "parent")
 
-    def __init__(self, parent: Prefix | None, label: int, depth: int, key: int, context: Context | None):
+    def __init__(self, parent: Prefix | None, label: int, frame: int, key: int, context: Context | None):
         self.parent = parent
         self.label = label
-        self.depth = depth
+        self.depth = 0 if parent is None else parent.depth + 1
+        self.frame = frame
         self.key = key
         self.context = context
+
+    def cut_to(self, depth: int) -> Prefix:
+        """The prefix of its first `depth` labels; itself, if it has no more."""
+        node = self
+        while node.depth > depth and node.parent is not None:
+            node = node.parent
+        return node
 
 
 class Beam:
@@ -66,6 +75,7 @@ class Beam:
         self.blank = blank
         self.options = options
         self.lm = language_model
+        self._frame, self._settled = 0, 0
         root = Prefix(None, blank, 0, int(_ROOT_KEY), self.lm.start() if self.lm else None)
         # One entry per hypothesis, in no order: probabilities (natural log) of ending in blank and in a label, keys of
         # the prefix and of its parent, the last label (blank at the root), and what backspace would add to the score.
@@ -96,6 +106,9 @@ class Beam:
             grows += self._gains(labels)
         self._merge(grows, stays_label, labels)
         self._select(stays_blank, stays_label, grows, labels)
+        self._frame += 1
+        if self.options.max_delay is not None:
+            self._settle(self._frame - self.options.max_delay)
 
     def end(self) -> None:
         """Scores of the language model for the words that are cut off by the end."""
@@ -122,11 +135,7 @@ class Beam:
     def cut(self, depth: int) -> None:
         """Forgets the labels of all hypotheses before `depth`, which they have in common."""
         for prefix in self.prefixes:
-            node: Prefix | None = prefix
-            while node is not None and node.depth > depth:
-                node = node.parent
-            if node is not None:
-                node.parent = None
+            prefix.cut_to(depth).parent = None
 
     def _gains(self, labels: np.ndarray) -> np.ndarray:
         """What the language model adds to prefixes that grow by labels, (hypotheses, labels)."""
@@ -153,8 +162,7 @@ class Beam:
             chosen = np.argpartition(-scores, self.options.beam_size - 1)[: self.options.beam_size]
         else:
             chosen = np.arange(len(scores))
-        lowest = scores.max() - self.options.beam_threshold
-        chosen = chosen[(scores[chosen] >= lowest) & (scores[chosen] > -np.inf)]
+        chosen = chosen[scores[chosen] > -np.inf]
         old = chosen[chosen < count]
         parents, columns = np.divmod(chosen[chosen >= count] - count, max(len(labels), 1))
         added = labels[columns]
@@ -174,8 +182,24 @@ class Beam:
         for i, label, key in zip(parents.tolist(), labels.tolist(), keys.tolist(), strict=True):
             parent = self.prefixes[i]
             context = self.lm.extend(parent.context, label) if self.lm is not None else None
-            new.append(Prefix(parent, label, parent.depth + 1, key, context))
+            new.append(Prefix(parent, label, self._frame, key, context))
         return new
+
+    def _settle(self, frame: int) -> None:
+        """Drops hypotheses that differ from the best in what it had before `frame`."""
+        node, _ = self.best()
+        while node.depth > self._settled and node.frame >= frame and node.parent is not None:
+            node = node.parent
+        if node.depth <= self._settled:
+            return
+        self._settled = node.depth
+        kept = np.array([prefix.cut_to(node.depth).key == node.key for prefix in self.prefixes])
+        self.prefixes = [prefix for prefix, keep in zip(self.prefixes, kept, strict=True) if keep]
+        self._ends_blank, self._ends_label = self._ends_blank[kept], self._ends_label[kept]
+        self._keys, self._parent_keys = self._keys[kept], self._parent_keys[kept]
+        self._last = self._last[kept]
+        if self.lm is not None:
+            self._undo = self._undo[kept]
 
     def _backspace_gain(self, context: Context) -> float:
         """Takes back what the last key was given; nothing where nothing is left."""

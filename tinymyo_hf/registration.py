@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForCTC,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
+    AutoProcessor,
     AutoTokenizer,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -22,6 +23,7 @@ from tinymyo_hf.pipelines import (
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
 from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGTransformerFeatureExtractor
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, SEMGTransformerModel
+from tinymyo_hf.semg_transformer.processing_semg_transformer import SEMGTransformerProcessor
 from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo import (
@@ -54,6 +56,7 @@ def register() -> None:
     AutoConfig.register(SEMGTransformerConfig.model_type, SEMGTransformerConfig, exist_ok=True)
     AutoFeatureExtractor.register(SEMGTransformerConfig, SEMGTransformerFeatureExtractor, exist_ok=True)
     AutoTokenizer.register(SEMGTransformerConfig, EmgCharacterTokenizer, exist_ok=True)
+    AutoProcessor.register(SEMGTransformerConfig, SEMGTransformerProcessor, exist_ok=True)
     AutoModel.register(SEMGTransformerConfig, SEMGTransformerModel, exist_ok=True)
     AutoModelForCTC.register(SEMGTransformerConfig, SEMGTransformerForCTC, exist_ok=True)
     for task, (pipeline_class, loaders) in PIPELINES.items():

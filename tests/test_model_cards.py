@@ -1,14 +1,19 @@
 """The published cards are loadable Hub folders with honest metadata."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForPreTraining
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoModelForPreTraining, AutoTokenizer
 
-import tinymyo_hf  # noqa: F401  (registers the family)
+from tinymyo_hf import SEMG_TRANSFORMER_PRESETS, SEMGTransformerConfig
+from tinymyo_hf.model_info import model_info
+from tinymyo_hf.tokenization import check_charset
 
 CARDS = sorted((Path(__file__).parents[1] / "model_cards").iterdir())
+TYPING_CARDS = [folder for folder in CARDS if folder.name.startswith("semg-transformer-")]
 
 
 @pytest.mark.parametrize("folder", CARDS, ids=lambda folder: folder.name)
@@ -18,7 +23,11 @@ def test_card_folder_loads(folder):
     assert card.data.library_name == "transformers"
     config = AutoConfig.from_pretrained(folder)
     extractor = AutoFeatureExtractor.from_pretrained(folder)
-    assert extractor.window_length % config.patch_size == 0
+    if config.model_type == "tinymyo":
+        assert extractor.window_length % config.patch_size == 0
+    else:
+        assert extractor.num_channels == config.num_channels
+        check_charset(AutoTokenizer.from_pretrained(folder), config)
     assert not list(folder.glob("*.safetensors")), "weights are published apart from the code"
 
 
@@ -29,3 +38,23 @@ def test_base_card_states_the_size_of_its_model():
     assert f"{model.num_parameters():,}" in text
     assert f"{model.tinymyo.num_parameters():,}" in text
     assert "CC BY-ND 4.0" in text
+
+
+@pytest.mark.parametrize("folder", TYPING_CARDS, ids=lambda folder: folder.name)
+def test_typing_cards_are_of_the_named_sizes_and_say_that_there_are_no_weights(folder):
+    text = (folder / "README.md").read_text()
+    preset = SEMGTransformerConfig(**SEMG_TRANSFORMER_PRESETS[folder.name])
+    assert AutoConfig.from_pretrained(folder).to_diff_dict() == preset.to_diff_dict()
+    info = model_info(folder.name)
+    assert f"{info.model.num_parameters():,} parameters" in text
+    assert f"{info.macs()['total'] / 1e9:.3g} G multiply-accumulate" in text
+    assert "no weights" in text and "not measured by this project" in text
+
+
+def test_code_of_a_typing_card_runs(monkeypatch):
+    folder = next(folder for folder in TYPING_CARDS if folder.name == "semg-transformer-tiny")
+    monkeypatch.chdir(folder.parent)
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1], names)
+    assert isinstance(names["model"], AutoModelForCTC._model_mapping[SEMGTransformerConfig])
+    assert names["logits"].shape == torch.Size([1, 498, 99]) and isinstance(names["text"], str)

@@ -60,6 +60,7 @@ class ModelInfo:
         macs = self.macs()
         parameters = self.model.num_parameters()
         total = "give --samples to count them" if macs is None else f"{_scaled(macs['total'])} for one input"
+        width = max(28, *(len(part) + 2 for part in self._parts()))
         lines = [
             f"{self.name}: {type(self.model).__name__}",
             f"input       {self._input()}",
@@ -67,12 +68,12 @@ class ModelInfo:
             f"parameters  {parameters:,} ({4 * parameters / 1e6:.1f} MB in float32)",
             f"MACs        {total}",
             "",
-            f"{'part':28}{'parameters':>14}{'MACs':>12}",
+            f"{'part':{width}}{'parameters':>14}{'MACs':>12}",
         ]
         for part in self._parts():
             size = sum(parameter.numel() for parameter in self.model.get_submodule(part).parameters())
             cost = "" if macs is None else _scaled(macs.get(part, 0))
-            lines.append(f"{part:28}{size:>14,}{cost:>12}")
+            lines.append(f"{part:{width}}{size:>14,}{cost:>12}")
         return "\n".join(lines)
 
     def _parts(self) -> list[str]:

@@ -5,8 +5,8 @@
 
 The generic model and the personal ones are scored on the same sessions of the user, which no model has seen. An output
 folder holds `results.json`, the report `README.md` and the plot `cer.png`; `users/NAME` is a run of `task: ctc` of its
-own, with the personal model of the seed that validated best, `generic/NAME.json` what the generic model scores there.
-Started again, finished runs are not repeated and interrupted ones go on; users may be added.
+own, with the personal model of the seed that validated best. Started again, finished runs are not repeated and
+interrupted ones go on; users may be added.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ from trainers.tasks import read_corpus
 
 Row = dict[str, Any]
 
+BEFORE = "Before personalization"  # the generic model, in the report of a user
 USER_OPTIONS = {"emg2qwerty": "user"}  # which has a split file for each; of other corpora, subjects are selected
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class User:
     """One to personalise to.
 
@@ -96,39 +97,16 @@ def run(
     protocol = training_record(model_arguments.model_name_or_path, data_arguments.dataset, subjects)
 
     session = _Session(model_arguments, arguments, personal_learning_rate(config.hidden_size), output, command)
-    rows: list[Row] = []
-    finished: dict[str, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    for user in users:
-        try:
-            found, own = session.personalize(user)
-        except (ValueError, RuntimeError, OSError) as error:  # of the data, of the device, of the disk: not defects
-            failed[user.name] = " ".join(str(error).split())
-            print(f"{user.name}: failed: {failed[user.name]}", flush=True)
-            continue
-        rows += found
-        finished[user.name] = own
-        print(_progress(user.name, found), flush=True)
-    if not finished:
-        raise RecipeError(f"nobody could be personalised to: {_listed(failed)}")
-
-    runs = [result for own in finished.values() for result in own["runs"]]
+    outcome = session.personalize_all(users)
+    if not outcome.finished:
+        raise RecipeError(f"nobody could be personalised to: {_listed(outcome.failed)}")
     results = {
         "task": "emg-text-personalization",
         "dataset": data_arguments.dataset,
         "checkpoint": model_arguments.model_name_or_path,
         "protocol": protocol,
-        "users": {user.name: _facts(user, output) for user in users if user.name in finished},
-        "failed": failed,
+        **outcome.facts(),
         "seeds": arguments.seeds,
-        "subjects": {"test": len(finished)},
-        "windows": {split: sum(own["windows"][split] for own in finished.values()) for split in SPLITS},
-        "test_split": "test",
-        "test": {column.key: over_seeds(rows, PERSONAL, column.key) for column in CTCTask.columns},
-        "scores": summarize(rows, CTCTask.columns),
-        "rows": rows,
-        "runs": [{name: result[name] for name in ("seed", "train_seconds", "epochs")} for result in runs],
-        "hyperparameters": next(iter(finished.values()))["hyperparameters"],
         "arguments": settings,
         "command": command,
         "environment": describe_environment(arguments.device),
@@ -204,6 +182,31 @@ def _listed(reasons: Mapping[str, str]) -> str:
 
 
 @dataclass
+class _Outcome:
+    """What became of the users: `finished` with the `results.json` of the personal model, `failed` with the reason."""
+
+    rows: list[Row]
+    finished: dict[User, dict[str, Any]]
+    failed: dict[str, str]
+
+    def facts(self) -> dict[str, Any]:
+        """What `results.json` says of it."""
+        runs = [result for own in self.finished.values() for result in own["runs"]]
+        return {
+            "users": {user.name: _facts(user, own) for user, own in self.finished.items()},
+            "failed": self.failed,
+            "subjects": {"test": len(self.finished)},
+            "windows": {split: sum(own["windows"][split] for own in self.finished.values()) for split in SPLITS},
+            "test_split": "test",
+            "test": {column.key: over_seeds(self.rows, PERSONAL, column.key) for column in CTCTask.columns},
+            "scores": summarize(self.rows, CTCTask.columns),
+            "rows": self.rows,
+            "runs": [{name: result[name] for name in ("seed", "train_seconds", "epochs")} for result in runs],
+            "hyperparameters": next(iter(self.finished.values()))["hyperparameters"],
+        }
+
+
+@dataclass
 class _Session:
     """One run: what every user needs. `learning_rate`: of personal models, where the recipe says none."""
 
@@ -213,50 +216,53 @@ class _Session:
     output: Path
     command: str | None
 
+    def personalize_all(self, users: list[User]) -> _Outcome:
+        """Personalise to one after the other; one who fails does not hold up the others."""
+        outcome = _Outcome([], {}, {})
+        for user in users:
+            try:
+                rows, own = self.personalize(user)
+            except (ValueError, RuntimeError, OSError) as error:  # of the data, of the device, of the disk: no defects
+                outcome.failed[user.name] = " ".join(str(error).split())
+                print(f"{user.name}: failed: {outcome.failed[user.name]}", flush=True)
+                continue
+            outcome.rows += rows
+            outcome.finished[user] = own
+            print(_progress(user.name, rows), flush=True)
+        return outcome
+
     def personalize(self, user: User) -> tuple[list[Row], dict[str, Any]]:
         """The rows of a user, and the `results.json` of the personal model."""
         rate = self.arguments.learning_rate or self.learning_rate
-        generic = self._generic_scores(user)
-        rows = [{"user": user.name, "model": GENERIC, "seed": None, "learning_rate": None, **generic}]
-        training = self._training("users", user, learning_rate=rate)
-        own = self._train(user, self.model, training, _beside(generic))
+        own = self._train("users", user, self.model, rate, _beside(self.model))
+        rows = [{"user": user.name, "model": GENERIC, "seed": None, "learning_rate": None, **own["baselines"][BEFORE]}]
         rows += _rows(user, PERSONAL, own)
         if self.arguments.from_scratch:
-            training = self._training("from_scratch", user, learning_rate=None)
-            rows += _rows(user, SCRATCH, self._train(user, _untrained(self.model), training))
+            rows += _rows(user, SCRATCH, self._train("from_scratch", user, _untrained(self.model), None, CTCTask))
         return rows, own
 
     def _train(
-        self, user: User, model: ModelArguments, training: CTCArguments, task: type[CTCTask] = CTCTask
+        self, kind: str, user: User, model: ModelArguments, learning_rate: float | None, task: type[CTCTask]
     ) -> dict[str, Any]:
-        print(f"\n{training.output_dir}", flush=True)
-        return finetune.run(model, user.data, training, self.command, task)
-
-    def _training(self, kind: str, user: User, **fields: Any) -> CTCArguments:
-        """The arguments of a run of one user, in a folder of its own."""
-        values = {f.name: getattr(self.arguments, f.name) for f in dataclasses.fields(CTCArguments) if f.init}
+        """A run of one user, in a folder of its own."""
         folder = self.output / kind / folder_name(user.name)
-        return CTCArguments(**{**values, "output_dir": str(folder), "baselines": False, "overwrite": False, **fields})
-
-    def _generic_scores(self, user: User) -> dict[str, float | None]:
-        file = self.output / "generic" / f"{folder_name(user.name)}.json"
-        if file.is_file():
-            return json.loads(file.read_text(encoding="utf-8"))
-        training = self._training("generic", user, report_to="none")
-        task = CTCTask.load(user.data, training)
-        trainer = finetune.make_trainer(task.build_model(self.model), task, training)
-        scores = task.score(trainer, "test")
-        kept = {column.key: scores[column.key] for column in task.columns}
-        write_json(file, kept)
-        return kept
+        values = {f.name: getattr(self.arguments, f.name) for f in dataclasses.fields(CTCArguments) if f.init}
+        own = {"output_dir": str(folder), "learning_rate": learning_rate, "baselines": False, "overwrite": False}
+        print(f"\n{folder}", flush=True)
+        return finetune.run(model, user.data, CTCArguments(**values | own), self.command, task)
 
 
-def _beside(generic: Mapping[str, float | None]) -> type[CTCTask]:
-    """Training with CTC, with the scores of the generic model on the same sessions in its report."""
+def _beside(generic: ModelArguments) -> type[CTCTask]:
+    """Training with CTC, with the scores of the generic model on the same sessions beside its own."""
 
     class PersonalTask(CTCTask):
         def references(self, arguments: CTCArguments) -> dict[str, Any]:
-            return {"Before personalization": dict(generic)}
+            file = Path(arguments.output_dir) / "generic.json"
+            if not file.is_file():
+                trainer = finetune.make_trainer(self.build_model(generic), self, arguments)
+                scores = self.score(trainer, "test")
+                write_json(file, {column.key: scores[column.key] for column in self.columns})
+            return {BEFORE: json.loads(file.read_text(encoding="utf-8"))}
 
     return PersonalTask
 
@@ -291,14 +297,13 @@ def _rows(user: User, model: str, results: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _facts(user: User, output: Path) -> dict[str, Any]:
-    folder = Path("users") / folder_name(user.name)
+def _facts(user: User, own: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "subjects": list(user.subjects),
         "sessions": dict(user.sessions),
         "keystrokes": dict(user.keystrokes),
-        "folder": str(folder),
-        "kept_seed": json.loads((output / folder / "results.json").read_text(encoding="utf-8"))["kept_seed"],
+        "folder": f"users/{folder_name(user.name)}",
+        "kept_seed": own["kept_seed"],
     }
 
 

@@ -83,7 +83,7 @@ def _has_trained(folder: Path) -> bool:
 def _discard(folder: Path) -> None:
     """Remove what a run writes, and nothing else a user may have put beside it."""
     for entry in folder.iterdir():
-        if re.fullmatch(r"seed-\d+|reconstructions|users|generic|from_scratch", entry.name) and entry.is_dir():
+        if re.fullmatch(r"seed-\d+|reconstructions|users|from_scratch", entry.name) and entry.is_dir():
             shutil.rmtree(entry)
         elif entry.suffix in {".json", ".png", ".safetensors"} or entry.name == "README.md":
             entry.unlink()

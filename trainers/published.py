@@ -28,12 +28,14 @@ class Row:
 
     Attributes:
         published: key of a column -> `{"mean", "std"}`, the latter None where it was not published.
+        overrides: fields that this row replaces in the recipe, as on the command line.
     """
 
     name: str
     title: str
     recipe: str
     published: Mapping[str, Mapping[str, float | None]]
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,12 @@ def _table(name: str, fields: Any, where: str, folder: Path) -> Table:
 
 
 def _row(name: str, fields: Any, where: str, columns: Mapping[str, Column], folder: Path) -> Row:
-    fields = _checked(fields, where, {"title", "recipe", "published"})
+    fields = _checked(fields, where, {"title", "recipe", "published"}, {"overrides"})
+    overrides = []
+    for key, value in (_mapping(fields["overrides"], f"{where}, overrides") if "overrides" in fields else {}).items():
+        if not isinstance(value, str | int | float):
+            raise RecipeError(f"{where}, overrides, {key}: give a text or a number, not {value!r}")
+        overrides.append(f"--{key}={value}")
     published = {}
     for key, figure in _mapping(fields["published"], f"{where}, published").items():
         if key not in columns:
@@ -106,7 +113,8 @@ def _row(name: str, fields: Any, where: str, columns: Mapping[str, Column], fold
         published[key] = {"mean": stored[0], "std": stored[1] if len(stored) > 1 else None}
     recipe = str(fields["recipe"])
     beside = folder / recipe  # a file beside the table, or else a recipe of the package
-    return Row(name, fields["title"], str(beside) if beside.is_file() else recipe, published)
+    path = str(beside) if beside.is_file() else recipe
+    return Row(name, fields["title"], path, published, tuple(overrides))
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class _Plan:
 
 
 def _plan(row: Row, folder: Path, pretrained: str | None, seeds: int | None, overrides: Sequence[str]) -> _Plan:
-    tokens = [*overrides, "--output_dir", str(folder)]
+    tokens = [*row.overrides, *overrides, "--output_dir", str(folder)]
     if seeds is not None:
         tokens += ["--seeds", *map(str, range(seeds))]
     model, data, arguments = parse_recipe(row.recipe, tokens)
@@ -145,13 +145,21 @@ def _plan(row: Row, folder: Path, pretrained: str | None, seeds: int | None, ove
     if checkpoint is not None:
         if pretrained is None and not Path(checkpoint).is_dir():
             raise _NotAvailable(
-                f"starts from a pretrained encoder, and there is none at {checkpoint}: pretrain one with "
-                "`tinymyo train pretrain_...`, and name it with --pretrained"
+                f"starts from a trained model, and there is none at {checkpoint}: train it first, as the recipe "
+                f"{Path(row.recipe).stem} says, or name one with --pretrained"
             )
         checkpoint = pretrained or checkpoint
         tokens += ["--model_name_or_path", checkpoint]
+    teacher = getattr(arguments, "teacher_name_or_path", None)
+    if teacher is not None and not Path(teacher).is_dir():
+        raise _NotAvailable(
+            f"learns from a teacher, and there is none at {teacher}: train it first, as the recipe "
+            f"{Path(row.recipe).stem} says, or name one with --teacher_name_or_path"
+        )
     settings = {
         "recipe": row.recipe,
+        **({"of_the_row": list(row.overrides)} if row.overrides else {}),
+        **({"teacher": teacher} if teacher else {}),
         "overrides": list(overrides),
         "seeds": list(arguments.seeds),
         "dataset": data.dataset,

@@ -74,9 +74,11 @@ def _circumstances(measured: Mapping[str, Any]) -> str:
         windows = ", ".join(f"{split} {count:,} ({row['subjects'][split]})" for split, count in row["windows"].items())
         minutes = sum(row["train_seconds"]) / len(row["train_seconds"]) / 60
         settings = row["settings"]
-        recipe = " ".join([Path(settings["recipe"]).stem, *settings["overrides"]])
+        recipe = " ".join([Path(settings["recipe"]).stem, *settings.get("of_the_row", ()), *settings["overrides"]])
         if settings["checkpoint"]:
             recipe += f", from {settings['checkpoint']}"
+        if "teacher" in settings:
+            recipe += f", taught by {settings['teacher']}"
         rows.append([name, windows, row["test_split"], f"{minutes:.1f}", row["environment"]["hardware"], recipe])
     return markdown_table(header, rows)
 

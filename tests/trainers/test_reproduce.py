@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import trainers.reproduce as reproduce_module
 from dataset_builders.hub import prepare
 from tinymyo_hf.cli import app
+from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMG_TRANSFORMER_PRESETS
 from trainers.classification import ClassificationTask
 from trainers.errors import RecipeError
 from trainers.parsing import parse_recipe
@@ -19,6 +20,7 @@ from trainers.published import read_tables
 from trainers.report import format_score
 from trainers.reproduce import reproduce
 
+TINYMYO_TABLES = [read_tables()[name] for name in ("gestures", "kinematics", "neuromotor")]
 CORPUS = {"num_subjects": 4, "num_sessions": 1, "num_repetitions": 1, "window_length": 200, "stride": 200}
 RECIPE = {
     "dataset": "synthetic",
@@ -45,8 +47,7 @@ def test_published_figures_are_those_of_the_paper(shared_dir):
         figures = [cell for cell in cells if re.fullmatch(r"\d+\.\d+\.\d+", cell)]
         in_paper.setdefault((setting, window, len(figures)), []).append(figures)
 
-    tables = read_tables()
-    gestures, kinematics, neuromotor = (tables[name] for name in ("gestures", "kinematics", "neuromotor"))
+    gestures, kinematics, neuromotor = TINYMYO_TABLES
     checked = 0
     for setting, window in ((s, w) for s in ("FS", "FT") for w in ("200", "1000")):
         suffix = "_ft" if setting == "FT" else ""
@@ -56,7 +57,7 @@ def test_published_figures_are_those_of_the_paper(shared_dir):
         checked += 4
     assert in_paper["FS", "", 1][0] == run_together(neuromotor, "gni")
     assert in_paper["FT", "", 1][0] == run_together(neuromotor, "gni_ft")
-    assert checked + 2 == sum(len(table.rows) for table in tables.values())
+    assert checked + 2 == sum(len(table.rows) for table in TINYMYO_TABLES)
 
 
 def run_together(table, row):
@@ -65,9 +66,62 @@ def run_together(table, row):
     return [format_score(column, figures[column.key]).replace(" ± ", "") for column in table.columns]
 
 
-@pytest.mark.parametrize("name", [row.name for table in read_tables().values() for row in table.rows.values()])
+def test_published_figures_of_typing_are_those_of_the_paper(shared_dir):
+    papers = [path.read_text(encoding="utf-8") for path in sorted((shared_dir / "seeds").glob("003_*.txt"))]
+    if not papers:
+        pytest.skip("needs the text of the paper")
+    text = re.sub(r"</?(?:b|math)>|\$", "", papers[0])
+    figures = r"([\d.]+) *\\pm *([\d.]+)"
+    tables = read_tables()
+    places = {"typing_sizes": ("Table 11: N", "Table 12: N"), "typing_distilled": ("Table 12: N", "Table 14:")}
+    for table, (start, end) in places.items():
+        printed = re.findall(rf"\t(\d+)\t(\d+)\t(\d+)\t{figures}", text.split(start)[1].split(end)[0])
+        assert len(printed) == len(tables[table].rows) == 20
+        for size, layers, parameters, mean, std in printed:
+            row = tables[table].rows[f"{size}x{layers}"]
+            assert row.published["cer"] == {"mean": float(mean), "std": float(std)}
+            preset = f"semg-transformer-{size}x{layers}"
+            assert f"--preset={preset}" in row.overrides and row.title.startswith(f"{size} x {layers}")
+            h, layers = (SEMG_TRANSFORMER_PRESETS[preset][key] for key in ("hidden_size", "num_hidden_layers"))
+            assert layers * (12 * h**2 + 13 * h) + 8 * h**2 + 167 * h + 82531 == int(parameters)
+    personal = re.findall(rf"(Tiny|Small|Large)\t(Distil|Superv)\w+\tseed (.)\t\d+\t{figures}", text)
+    assert len(personal) == len(tables["typing_personal"].rows) == 15
+    for size, origin, start, mean, std in personal:
+        name = f"{size.lower()}{'_distilled' if origin == 'Distil' else ''}_{start.lower()}"
+        assert tables["typing_personal"].rows[name].published["cer"] == {"mean": float(mean), "std": float(std)}
+    # Tables 2 and 3 print the same with fewer digits
+    short = {}
+    for cells in re.findall(rf"(?m)^.*\t(?:(TINY|SMALL|LARGE)).*\t[\d.]+M\t{figures}(?:\t{figures})?", text):
+        short.setdefault(cells[0].lower(), []).append(cells[1:])
+    for name, row in tables["typing"].rows.items():
+        size, figure = name.split("_")[0], row.published["cer"]
+        place = slice(2, 4) if "distilled" in name else slice(0, 2)
+        assert any(
+            cells[place][0]
+            and abs(float(cells[place][0]) - figure["mean"]) <= 0.0501
+            and abs(float(cells[place][1]) - figure["std"]) <= 0.0501
+            for cells in short[size]
+        ), (name, short)
+
+
+def test_recipes_of_typing_are_there_with_the_seeds_of_the_paper():
+    tables = read_tables()
+    seeds = {"typing_sizes": 6, "typing_distilled": 3, "typing_personal": 3}
+    for name, count in seeds.items():
+        by_recipe = {row.recipe: row for row in tables[name].rows.values()}  # the last of each: reading takes long
+        for row in by_recipe.values():
+            arguments = parse_recipe(row.recipe, [*row.overrides, "--report_to", "none"])[2]
+            assert len(arguments.seeds) == count, row
+    assert {row.recipe for row in tables["typing"].rows.values()} == {
+        f"emg2qwerty_{name}"
+        for size in ("tiny", "small", "large")
+        for name in (size, f"personal_{size}", f"distilled_{size}", f"personal_{size}_distilled")
+    } - {"emg2qwerty_distilled_large", "emg2qwerty_personal_large_distilled"}
+
+
+@pytest.mark.parametrize("name", [row.name for table in TINYMYO_TABLES for row in table.rows.values()])
 def test_rows_have_recipes_with_five_seeds_and_the_windows_of_their_names(name):
-    row = next(table.rows[name] for table in read_tables().values() if name in table.rows)
+    row = next(table.rows[name] for table in TINYMYO_TABLES if name in table.rows)
     model, data, arguments = parse_recipe(row.recipe, ["--report_to", "none"])
     assert arguments.seeds == [0, 1, 2, 3, 4]
     assert (model.model_name_or_path is not None) == name.endswith("_ft") == ("FT" in row.title)
@@ -78,20 +132,26 @@ def test_rows_have_recipes_with_five_seeds_and_the_windows_of_their_names(name):
 
 @pytest.fixture
 def table(tmp_path, monkeypatch):
-    """A table file of the user's: a row that can run, one without recordings, one without an encoder, a broken one."""
+    """A table file of the user's: a row that can run (with a field of its own), one without recordings, one without an
+    encoder, one without a teacher, a broken one."""
     monkeypatch.setattr(ClassificationTask, "write_plots", classmethod(lambda *args: None))  # they take longer
     recipes = {
         "runs": RECIPE,
         "elsewhere": {**RECIPE, "dataset": "uci_emg", "dataset_config": {}},
         "pretrained": {"base": "runs.yaml", "model_name_or_path": str(tmp_path / "no checkpoint")},
+        "taught": {
+            "base": "runs.yaml", "task": "distillation", "student_task": "classification",
+            "teacher_name_or_path": str(tmp_path / "no teacher"),
+        },
         "broken": {"base": "runs.yaml", "learning_rat": 1},
-    }
+    }  # fmt: skip
     for name, fields in recipes.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(fields))
     rows = {
         name: {"title": f"Row {name}", "recipe": f"{name}.yaml", "published": {"accuracy": [90.0, 1.5]}}
         for name in recipes
     }
+    rows["runs"]["overrides"] = {"weight_decay": 0.02}
     fields = {"title": "Mine", "source": "a paper", "metrics": {"accuracy": {"title": "Accuracy (%)", "scale": 100}}}
     (tmp_path / "tables.yaml").write_text(yaml.safe_dump({"mine": {**fields, "rows": rows}}))
     return read_tables(tmp_path / "tables.yaml")["mine"]
@@ -101,12 +161,15 @@ def test_rows_are_measured_once_or_said_why_not(table, tmp_path, monkeypatch, ca
     results = reproduce(table, tmp_path / "out", seeds=2, command="tinymyo reproduce mine")
     rows = results["rows"]
     states = {name: row["state"] for name, row in rows.items()}
-    assert states == {"runs": "measured", "elsewhere": "not run", "pretrained": "not run", "broken": "failed"}
+    assert states.pop("runs") == "measured" and states.pop("broken") == "failed"
+    assert set(states.values()) == {"not run"}
     assert "recordings of uci_emg: pass --data-dir" in rows["elsewhere"]["reason"]
     assert "no checkpoint" in rows["pretrained"]["reason"] and "--pretrained" in rows["pretrained"]["reason"]
+    assert "no teacher: train it first, as the recipe taught says" in rows["taught"]["reason"]
     assert "unknown field 'learning_rat'" in rows["broken"]["reason"]
 
     run = json.loads((tmp_path / "out/mine/runs/results.json").read_text())
+    assert run["hyperparameters"]["weight_decay"] == 0.02
     scores = [seed["test"]["accuracy"] for seed in run["runs"]]
     mean = sum(scores) / 2
     std = abs(scores[0] - scores[1]) / 2**0.5
@@ -115,7 +178,7 @@ def test_rows_are_measured_once_or_said_why_not(table, tmp_path, monkeypatch, ca
     line = f"| runs | 2 | 90.00 ± 1.50 | {100 * mean:.2f} ± {100 * std:.2f} |"
     report = (tmp_path / "out/mine/report.md").read_text()
     assert line in results["summary"] and line in report and "nobody measured them here" in report
-    assert "| elsewhere | – | 90.00 ± 1.50 | – |" in report
+    assert "| elsewhere | – | 90.00 ± 1.50 | – |" in report and " | runs --weight_decay=0.02 |" in report
     assert (tmp_path / "out/mine/comparison.png").read_bytes().startswith(b"\x89PNG")
 
     monkeypatch.setattr(reproduce_module, "run_recipe", lambda *args: pytest.fail("a finished row was run again"))
@@ -187,6 +250,10 @@ def test_where_corpora_are_looked_for(table, tmp_path, monkeypatch):
         ({"rows": {}}, "rows: `name: value` lines are expected"),
         ({"rows": {"r": {"title": "R", "recipe": "x", "published": {"wer": 3}}}}, "wer is none of the table's metrics"),
         ({"rows": {"r": {"title": "R", "recipe": "x", "published": {"accuracy": "90 ± 1"}}}}, r"write \[mean, stand"),
+        (
+            {"rows": {"r": {"title": "R", "recipe": "x", "published": {}, "overrides": {"seeds": [1]}}}},
+            "give a text or",
+        ),
     ],
 )
 def test_tables_that_cannot_be_read(table, tmp_path, change, message):

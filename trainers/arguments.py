@@ -22,6 +22,11 @@ from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMG_TRAN
 from trainers.errors import RecipeError
 
 FAMILIES = (TinyMyoConfig, SEMGTransformerConfig)
+ADAPTED_LAYERS = {
+    TinyMyoConfig: ["qkv", "proj", "fc1", "fc2"],
+    SEMGTransformerConfig: ["q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"],
+}
+"""The linear layers of the blocks of each family."""
 
 # What is better when it is lower, beside losses: the library takes any other score for one that is better when higher.
 ERRORS = ("mae", "rmse", "misses_per_hour", "false_activations_per_hour", "cer", "ier", "der", "ser")
@@ -66,7 +71,8 @@ class ModelArguments:
     lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapters (alpha / r)."})
     lora_dropout: float = field(default=0.05, metadata={"help": "Dropout before the adapters."})
     lora_target_modules: list[str] = field(
-        default_factory=lambda: ["qkv", "proj", "fc1", "fc2"], metadata={"help": "Layers that get an adapter."}
+        default_factory=lambda: list(ADAPTED_LAYERS[TinyMyoConfig]),
+        metadata={"help": "Layers that get an adapter; by default the linear layers of the blocks."},
     )
 
     def __post_init__(self) -> None:
@@ -74,6 +80,8 @@ class ModelArguments:
         family = self._family()
         if family is not None:  # said here, before any data are prepared
             check_model_config(self.model_config, family)
+            if self.lora_target_modules == ADAPTED_LAYERS[TinyMyoConfig]:
+                self.lora_target_modules = list(ADAPTED_LAYERS[family])
         if self.lora and self.freeze_encoder:
             raise RecipeError("lora and freeze_encoder exclude each other: LoRA already freezes the encoder's weights")
 

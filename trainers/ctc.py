@@ -30,7 +30,7 @@ from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransforme
 from trainers.arguments import DataArguments, ModelArguments
 from trainers.augmentation import AUGMENTATIONS_IN_TIME
 from trainers.ctc_arguments import CTCArguments, paper_learning_rate
-from trainers.ctc_baselines import BASELINE_WINDOWS, TypedSignal, run_typing_baselines
+from trainers.ctc_baselines import BASELINE_SECONDS, TypedSignal, run_typing_baselines
 from trainers.ctc_corpus import (
     TextTarget,
     TextWindows,
@@ -43,6 +43,7 @@ from trainers.ctc_corpus import (
 from trainers.ctc_models import (
     build_ctc_model,
     check_characters,
+    has_statistics,
     needs_statistics,
     plain_model,
     semg_config,
@@ -219,7 +220,7 @@ class CTCTask(Task):
         plain = plain_model(model)
         if "train" in self.data:
             self.texts["train"]["windows_with_too_long_texts"] = self._check_lengths(plain.config)
-            if needs_statistics(plain.config) and arguments.model_name_or_path is None:
+            if needs_statistics(plain.config) and not has_statistics(arguments.model_name_or_path):
                 store_statistics(plain, self._training_sample())
         return model
 
@@ -274,7 +275,8 @@ class CTCTask(Task):
         train = self.splits["train"]
         cutting = Cutting(self.preprocessing.window_length, self.preprocessing.stride)
         windows = ContinuousDataset(self.data["train"], cutting)
-        order = np.random.default_rng(0).permutation(list(train.indices))[:BASELINE_WINDOWS]
+        most = max(int(BASELINE_SECONDS / self.window["seconds"]), 1)
+        order = np.random.default_rng(0).permutation(list(train.indices))[:most]
         typed = (
             TypedSignal(item["input_values"].numpy(), item["event_ids"].numpy(), item["event_starts"].numpy())
             for item in (windows[int(i)] for i in order)

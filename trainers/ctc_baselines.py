@@ -29,8 +29,8 @@ AROUND = 4
 """Frames before and after each one that LDA sees too."""
 REACH = 0.03
 """s around a keystroke: frames whose middle is that near are of its character."""
-BASELINE_WINDOWS = 900
-"""That are read, an hour of 4 s each."""
+BASELINE_SECONDS = 3600
+"""Of training windows are read."""
 MAX_FRAMES = 60_000
 """That LDA is fitted on: as many as there are of characters, and others drawn at random."""
 TUNING_WINDOWS = 100

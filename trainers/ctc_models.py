@@ -121,6 +121,12 @@ def needs_statistics(config: SEMGTransformerConfig) -> bool:
     return config.input_norm == "frozen" or (config.input_norm == "running" and config.running_norm_frames > 0)
 
 
+def has_statistics(checkpoint: str | None) -> bool:
+    """Whether a checkpoint brings statistics for its input norm; one that was trained with those of each window does
+    not."""
+    return checkpoint is not None and needs_statistics(load_config(checkpoint, SEMGTransformerConfig))
+
+
 @torch.no_grad()
 def store_statistics(model: SEMGTransformerForCTC, batches: Iterable[Mapping[str, torch.Tensor]]) -> None:
     """Store the mean and variance of the first convolution over batches of windows (`input_values`,

@@ -75,7 +75,9 @@ def best_labels(model: SEMGTransformerForCTC, logits: torch.Tensor, inputs: Mapp
     places = frame_places(model, inputs, logits.device)
     index = torch.arange(logits.shape[1], device=logits.device)
     inside = (index >= places[:, :1]) & (index < places[:, 1:])
-    return logits.argmax(-1).masked_fill(~inside, config.pad_token_id)
+    return (
+        logits.argmax(-1).int().masked_fill(~inside, config.pad_token_id)
+    )  # half the memory of the library's integers
 
 
 def frame_places(

@@ -230,12 +230,17 @@ def last_line(error: Exception) -> str:
 def _add_adapters(model: PreTrainedModel, arguments: ModelArguments, fresh: Sequence[str]) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
+    heads = [
+        name
+        for name, child in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in child.parameters())
+    ]
     config = LoraConfig(
         r=arguments.lora_r,
         lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=arguments.lora_target_modules,
-        modules_to_save=[*fresh, *(name for name, _ in model.named_children() if name != model.base_model_prefix)],
+        modules_to_save=[*fresh, *heads],
     )
     try:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of names that peft still uses

@@ -266,6 +266,34 @@ def test_a_run_goes_on_from_a_checkpoint_and_its_statistics_stay(load_task, tmp_
             task.build_model(parse_model(model_name_or_path=str(tmp_path), **fields))
 
 
+def test_a_checkpoint_without_statistics_gets_them(load_task, tmp_path):
+    task = load_task()
+    task.build_model(parse_model()).save_pretrained(tmp_path)  # trained with those of each window
+    fields = {"model_name_or_path": str(tmp_path), "model_config": {"input_norm": "frozen"}}
+    # its characters are those of the corpus, which a checkpoint without a tokenizer cannot say
+    with pytest.raises(CheckpointError, match="outputs"):
+        task.build_model(parse_model(**fields))
+    task.save_processors(tmp_path)
+    norm = task.build_model(parse_model(**fields)).semg_transformer.input_norm
+    assert norm.running_var.min() != 1.0 and norm.running_mean.abs().max() > 0
+
+
+def test_adapters_are_trained_scored_and_merged(load, tmp_path, monkeypatch):
+    pytest.importorskip("peft")
+    monkeypatch.setattr(CTCTask, "write_plots", classmethod(lambda *args: None))  # they take longer than the training
+    results = finetune.run(*load(lora=True, lora_r=2))
+    assert "lora_target_modules" in results["hyperparameters"]
+    assert 0 < results["parameters"]["trainable"] < results["parameters"]["total"] / 4
+    model = AutoModelForCTC.from_pretrained(tmp_path / "run").eval()
+    task = CTCTask.load(*load()[1:])
+    session = next(task.sessions("test"))
+    with torch.no_grad():
+        ids = collapse(model(session.signal[None]).logits[0].argmax(-1).numpy(), 4)
+    assert task.tokenizer.decode(ids)[:240] == results["runs"][0]["test"]["example"]["decoded"]
+    with pytest.raises(RecipeError, match="lora_target_modules"):
+        finetune.run(*load(lora=True, lora_target_modules=["qkv2"], output_dir=str(tmp_path / "other")))
+
+
 def test_statistics_of_batches_are_those_of_all_frames():
     model = SEMGTransformerForCTC(SEMGTransformerConfig(**TINY, num_channels=3, input_norm="frozen"))
     x = torch.randn(4, 3, 415, generator=torch.Generator().manual_seed(0)) * 3 + 1

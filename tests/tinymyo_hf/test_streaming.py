@@ -73,7 +73,7 @@ class Counter:
 
 
 def run(*steps, timeout=1.0, **options):
-    session = LiveSession(Listed(*steps), Counter(), chunk_seconds=0.1, timeout=timeout, **options)
+    session = LiveSession(Listed(*steps), Counter(), chunk_seconds=0.02, timeout=timeout, **options)
     return session, list(session.events())
 
 
@@ -91,7 +91,7 @@ def test_an_unbroken_signal():
     summary = session.summary()
     assert (session.ended, session.error, summary["breaks"], summary["lost"]) == ("end", None, {}, 0)
     assert summary["seconds"] == 1.0 and summary["statistics"]["chunks"] == 10
-    assert summary["statistics"]["algorithmic_delay_ms"] == pytest.approx(110)
+    assert summary["statistics"]["algorithmic_delay_ms"] == pytest.approx(30)
     assert session.finish() == []
 
 
@@ -236,6 +236,7 @@ def test_what_does_not_fit_is_refused():
         (three, {}, "recording: 2 channels, but the model takes 3; select"),
         (fast, {}, "sampled at 100 Hz, but the model was trained at 2000 Hz"),
         (Counter(), {"timeout": 0}, "timeout=0"),
+        (Counter(), {"timeout": 0.5, "chunk_seconds": 0.5}, "timeout=0.5: a chunk alone takes 0.5 s"),
         (Counter(), {"buffer_seconds": float("nan")}, "buffer_seconds=nan"),
         (Counter(), {"chunk_seconds": -1}, "chunk_seconds=-1"),
     ):

@@ -57,6 +57,8 @@ class LiveSession:
         ):
             if not value > 0:
                 raise StreamError(f"{field}={value:g}: must be a positive number of seconds")
+        if timeout <= chunk_seconds:
+            raise StreamError(f"timeout={timeout:g}: a chunk alone takes {chunk_seconds:g} s; wait longer")
         source.check(recognizer.num_channels, recognizer.sampling_rate)
         self._source, self._recognizer = source, recognizer
         self._timeout, self._duration = timeout, duration

@@ -4,9 +4,9 @@
 
 trains the networks that are missing in RUNS (`RUNS/NAME`, about six minutes each on a free core), decodes the test
 sessions of each as a stream, prints the table and writes RUNS/streaming_choices.md and .png. All networks have the
-published size of 128 x 4 and differ in nothing but the choice; one seed each. The published arrangement cannot be
-streamed exactly: it stands there decoded with whole sessions, with its last four seconds computed again every hop, and
-with the statistics of another session of the same person in place of those of the session.
+published size of 128 x 4 and differ in nothing but the choice; one seed each. What has the published norm, of the whole
+window, cannot be streamed exactly: it is decoded with whole sessions, with its last seconds computed again every hop,
+and with the statistics of another session of the same person in place of those of the session.
 """
 
 from __future__ import annotations
@@ -37,22 +37,28 @@ from trainers.run import run_recipe
 from trainers.text_metrics import Errors, character_errors
 
 RECIPE = ("synthetic_typing", "--preset", "semg-transformer-128x4", "--num_train_epochs", "5", "--baselines", "false")
-CAUSAL = {"positional_conv_causal": "true"}
-BAND = {"attention_window": "100"}
-PUBLISHED = "published"
+FULL, WINDOW = "full", "window"
 NETWORKS: dict[str, tuple[str, dict[str, str]]] = {
-    PUBLISHED: ("", {}),
-    "running": ("running norm", {"input_norm": "running"}),
-    "running_causal": ("running norm, causal positions", {"input_norm": "running"} | CAUSAL),
-    "running_causal_band": (
-        "running norm, causal positions, attention to 1 s",
-        {"input_norm": "running"} | CAUSAL | BAND,
+    FULL: ("published", {"attention_window": "null"}),
+    WINDOW: ("attention to 1 s", {}),
+    "running": ("attention to 1 s, running norm", {"input_norm": "running"}),
+    "running_causal": (
+        "attention to 1 s, running norm, causal positions",
+        {"input_norm": "running", "positional_conv_causal": "true"},
     ),
-    "frozen_causal_band": ("frozen norm, causal positions, attention to 1 s", {"input_norm": "frozen"} | CAUSAL | BAND),
+    "frozen_causal": (
+        "attention to 1 s, frozen norm, causal positions",
+        {"input_norm": "frozen", "positional_conv_causal": "true"},
+    ),
 }
+LAST_SECONDS = ((FULL, 4, 63), (FULL, 2, 63), (WINDOW, 4, 63), (WINDOW, 4, 10), (WINDOW, 4, 0))
+"""Models that are computed again every half second on so many last seconds, and frames of look-ahead."""
+HOP = 1000
 PUSH = 200  # samples, 100 ms
 
 Session = dict[str, Any]  # an item of ContinuousDataset
+Corpora = dict[str, datasets.DatasetDict]  # by their configuration
+Statistics = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def train_missing(folder: Path, extra: Sequence[str]) -> None:
             run_recipe(RECIPE[0], [*RECIPE[1:], *changes, *extra, "--output_dir", str(folder / name)])
 
 
-def read_sessions(run: Path, split: str, corpora: dict[str, datasets.DatasetDict]) -> list[Session]:
+def read_sessions(run: Path, split: str, corpora: Corpora) -> list[Session]:
     """The whole sessions of a split of the corpus that a run was trained on; corpora are read once."""
     data = json.loads((run / "results.json").read_text(encoding="utf-8"))["arguments"]["data"]
     key = json.dumps(data["dataset_config"], sort_keys=True)
@@ -109,48 +115,55 @@ def milliseconds(frames: int) -> float:
     return 10.0 * frames
 
 
-def published_rows(model: SEMGTransformerForCTC, sessions: list[Session], earlier: list[Session]) -> Iterator[Row]:
-    """Ways to use a model whose norm needs the whole window. `earlier`: other sessions of the same people."""
-    yield score("published: whole sessions", None, sessions, lambda s: session_logits(model, s["input_values"][None]))
-    for hop, look_ahead in ((200, 63), (2000, 63), (200, 10), (200, 0)):
-        stream = WindowedStream(model, 8000, hop, look_ahead)
+def window_rows(name: str, title: str, model: SEMGTransformerForCTC, run: Path, corpora: Corpora) -> Iterator[Row]:
+    """Ways to use a model whose norm needs the whole window."""
+    sessions = read_sessions(run, "test", corpora)
+    yield score(f"{title}: whole sessions", None, sessions, lambda s: session_logits(model, s["input_values"][None]))
+    for network, seconds, look_ahead in LAST_SECONDS:
+        if network == name:
+            stream = WindowedStream(model, 2000 * seconds, HOP, look_ahead)
+            yield score(
+                f"{title}: last {seconds} s every 500 ms, {10 * look_ahead} ms of look-ahead",
+                milliseconds(stream.delay),
+                sessions,
+                lambda s, stream=stream: streamed(stream, s),
+            )
+    if name == WINDOW:
+        statistics = earlier_statistics(model, read_sessions(run, "validation", corpora))
         yield score(
-            f"published: last 4 s every {hop // 2} ms, {10 * look_ahead} ms of look-ahead",
-            milliseconds(stream.delay),
+            f"{title}: norm frozen to an earlier session of the person",
+            milliseconds(63),
             sessions,
-            lambda s, stream=stream: streamed(stream, s),
+            lambda s: streamed(SEMGTransformerStream(model, statistics=statistics[s["subject"]]), s),
         )
-    known = {
-        subject: torch.cat([s["input_values"] for s in earlier if s["subject"] == subject], dim=-1)
-        for subject in {s["subject"] for s in sessions}
-    }
-    statistics = {subject: session_statistics(model, samples[None]) for subject, samples in known.items()}
-    yield score(
-        "published: statistics of an earlier session of the person",
-        milliseconds(63),
-        sessions,
-        lambda s: streamed(SEMGTransformerStream(model, statistics=statistics[s["subject"]]), s),
-    )
+
+
+def earlier_statistics(model: SEMGTransformerForCTC, sessions: Sequence[Session]) -> dict[str, Statistics]:
+    """Per person, the mean and variance to normalise with."""
+    signals: dict[str, list[torch.Tensor]] = {}
+    for session in sessions:
+        signals.setdefault(session["subject"], []).append(session["input_values"])
+    return {subject: session_statistics(model, torch.cat(parts, dim=-1)[None]) for subject, parts in signals.items()}
 
 
 def rows_of(folder: Path) -> Iterator[Row]:
-    corpora: dict[str, datasets.DatasetDict] = {}
+    corpora: Corpora = {}
     for name, (title, _) in NETWORKS.items():
         run = folder / name
         if not (run / "results.json").is_file():
             continue
         model = SEMGTransformerForCTC.from_pretrained(run).eval()
-        sessions = read_sessions(run, "test", corpora)
-        if name == PUBLISHED:
-            yield from published_rows(model, sessions, read_sessions(run, "validation", corpora))
+        if model.config.input_norm == "window":
+            yield from window_rows(name, title, model, run, corpora)
         else:
+            sessions = read_sessions(run, "test", corpora)
             stream = SEMGTransformerStream(model)
             yield score(title, milliseconds(stream.delay), sessions, lambda s, stream=stream: streamed(stream, s))
 
 
 def plot_rows(rows: Sequence[Row], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(9, 0.45 * len(rows) + 1.2), layout="constrained")
-    colours = ["tab:grey" if row.name.startswith("published") else "tab:blue" for row in rows]
+    colours = ["tab:grey" if row.delay is None else "tab:blue" for row in rows]
     labels = [
         f"{row.name} ({'offline' if row.delay is None else f'{row.delay:.0f} ms late'})" for row in reversed(rows)
     ]

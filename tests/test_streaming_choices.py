@@ -25,9 +25,10 @@ def write_run(folder, cache, **fields):
 
 
 def test_rows_of_runs(tmp_path, capsys):
-    write_run(tmp_path / "published", tmp_path / "cache")
+    write_run(tmp_path / "full", tmp_path / "cache")
+    write_run(tmp_path / "window", tmp_path / "cache", attention_window=100)
     write_run(
-        tmp_path / "running_causal_band",
+        tmp_path / "running_causal",
         tmp_path / "cache",
         input_norm="running",
         positional_conv_causal=True,
@@ -35,12 +36,13 @@ def test_rows_of_runs(tmp_path, capsys):
     )
     streaming_choices.main([str(tmp_path), "--read_only"])
     lines = (tmp_path / "streaming_choices.md").read_text().splitlines()
-    assert len(lines) == 2 + 6 + 1
+    assert len(lines) == 2 + 3 + 5 + 1
     cells = [line.strip("| ").split(" | ") for line in lines[2:]]
-    assert cells[0][1] == "offline"
-    # 630 ms of look-ahead and 90 ms until the hop ends
-    assert cells[1][0].startswith("published: last 4 s every 100 ms, 630 ms") and cells[1][1] == "720"
-    assert cells[-1][0].startswith("running norm, causal positions, attention to 1 s") and cells[-1][1] == "0"
+    assert cells[0][:2] == ["published: whole sessions", "offline"]
+    # 630 ms of look-ahead and 490 ms until the hop ends
+    assert cells[1][:2] == ["published: last 4 s every 500 ms, 630 ms of look-ahead", "1120"]
+    assert cells[-2][:2] == ["attention to 1 s: norm frozen to an earlier session of the person", "630"]
+    assert cells[-1][:2] == ["attention to 1 s, running norm, causal positions", "0"]
     assert all(float(row[2]) > 0 for row in cells)
     assert "\n".join(lines) in capsys.readouterr().out
     assert (tmp_path / "streaming_choices.png").read_bytes()[:4] == b"\x89PNG"
@@ -51,13 +53,13 @@ def test_only_what_is_missing_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(
         streaming_choices, "run_recipe", lambda recipe, fields: trained.update({fields[-1].rsplit("/", 1)[-1]: fields})
     )
-    for name in ("published", "running"):
+    for name in ("window", "running"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text("{}")
     streaming_choices.train_missing(tmp_path, ["--bf16", "true"])
-    assert list(trained) == ["running_causal", "running_causal_band", "frozen_causal_band"]
-    fields = trained["running_causal_band"]
-    assert fields[fields.index("--model_config.attention_window") + 1] == "100"
+    assert list(trained) == ["full", "running_causal", "frozen_causal"]
+    assert trained["full"][trained["full"].index("--model_config.attention_window") + 1] == "null"
+    fields = trained["running_causal"]
     assert fields[fields.index("--model_config.positional_conv_causal") + 1] == "true"
 
 

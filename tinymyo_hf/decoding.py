@@ -223,21 +223,18 @@ class BeamStream:
         considered = np.argsort(-frames, axis=1, kind="stable")[:, :count]
         for frame, labels in zip(frames, considered, strict=True):
             self._beam.step(frame, labels)
-        return self._advance(self._beam.common())
+        return self._advance(self._beam.settled())
 
     def finish(self) -> Hypothesis:
         """The result, all of it stable: nothing comes after."""
         if not self._finished:
             self._beam.end()
             self._finished = True
-        return self._advance(self._beam.best()[0])
+        return self._advance(_labels_after(self._beam.best()[0], len(self._stable)))
 
-    def _advance(self, stable: Prefix) -> Hypothesis:
+    def _advance(self, added: list[int]) -> Hypothesis:
         best, score = self._beam.best()
-        added = _labels_after(stable, len(self._stable))
         self._stable += added
-        if added:
-            self._beam.cut(len(self._stable))
         tail = _labels_after(best, len(self._stable))
         tokens = self._decoder.tokens
         return Hypothesis(tuple(added), tuple(tail), score, self._stable, len(self._stable), tokens)

@@ -29,22 +29,26 @@ class BeamOptions:
 
 
 class Prefix:
-    """A node of the tree of hypotheses.
+    """A node of the tree of hypotheses: one of them, or what some of them begin with.
 
     Attributes:
-        parent: the prefix without its last label; None at the root, and below it once that much is stable.
+        parent: the prefix without its last label; None at the root, which moves on with what is stable.
+        children: the prefixes with one more label, by label.
+        live: whether it is a hypothesis itself.
         label: the last label.
         depth: how many labels it has.
         frame: when the last label was added.
-        key: a 64-bit hash of the labels. Equal prefixes are one hypothesis; that two others share a key is ruled out
-            for practical purposes (about 1e-10 in an hour of decoding).
+        key: a 64-bit hash of the labels, by which arrays find the parent of a hypothesis among the others. That two
+            prefixes share a key is ruled out for practical purposes (about 1e-10 in an hour of decoding).
         context: what the language model sees of it.
     """
 
-    __slots__ = ("context", "depth", "frame", "key", "label", "parent")
+    __slots__ = ("children", "context", "depth", "frame", "key", "label", "live", "parent")
 
     def __init__(self, parent: Prefix | None, label: int, frame: int, key: int, context: Context | None):
         self.parent = parent
+        self.children: dict[int, Prefix] = {}
+        self.live = True
         self.label = label
         self.depth = 0 if parent is None else parent.depth + 1
         self.frame = frame
@@ -57,6 +61,14 @@ class Prefix:
         while node.depth > depth and node.parent is not None:
             node = node.parent
         return node
+
+    def drop(self) -> None:
+        """No hypothesis any more: takes it out of the tree, and with it what no other hypothesis begins with."""
+        self.live = False
+        node = self
+        while not node.live and not node.children and node.parent is not None:
+            del node.parent.children[node.label]
+            node = node.parent
 
 
 class Beam:
@@ -76,7 +88,7 @@ class Beam:
         self.options = options
         self.lm = language_model
         self._frame, self._settled = 0, 0
-        root = Prefix(None, blank, 0, int(_ROOT_KEY), self.lm.start() if self.lm else None)
+        self._root = root = Prefix(None, blank, 0, int(_ROOT_KEY), self.lm.start() if self.lm else None)
         # One entry per hypothesis, in no order: probabilities (natural log) of ending in blank and in a label, keys of
         # the prefix and of its parent, the last label (blank at the root), and what backspace would add to the score.
         self.prefixes = [root]
@@ -123,19 +135,14 @@ class Beam:
         best = int(total.argmax())
         return self.prefixes[best], float(total[best])
 
-    def common(self) -> Prefix:
-        """The longest prefix that all hypotheses begin with."""
-        level = {prefix.key: prefix for prefix in self.prefixes}
-        while len(level) > 1:
-            deepest = max(prefix.depth for prefix in level.values())
-            raised = [p.parent if p.depth == deepest and p.parent else p for p in level.values()]
-            level = {prefix.key: prefix for prefix in raised}
-        return next(iter(level.values()))
-
-    def cut(self, depth: int) -> None:
-        """Forgets the labels of all hypotheses before `depth`, which they have in common."""
-        for prefix in self.prefixes:
-            prefix.cut_to(depth).parent = None
+    def settled(self) -> list[int]:
+        """The labels that all hypotheses have in common, behind those that were given out before."""
+        labels, node = [], self._root
+        while not node.live and len(node.children) == 1:
+            (node,) = node.children.values()
+            labels.append(node.label)
+        self._root, node.parent = node, None
+        return labels
 
     def _gains(self, labels: np.ndarray) -> np.ndarray:
         """What the language model adds to prefixes that grow by labels, (hypotheses, labels)."""
@@ -168,7 +175,8 @@ class Beam:
         added = labels[columns]
         keys = _child_keys(self._keys[parents], added)
         new = self._grown(parents, added, keys)
-        self.prefixes = [self.prefixes[i] for i in old] + new
+        self._keep(old)
+        self.prefixes += new
         self._ends_blank = np.concatenate([stays_blank[old], np.full(len(new), -np.inf)])
         self._ends_label = np.concatenate([stays_label[old], grows[parents, columns]])
         self._parent_keys = np.concatenate([self._parent_keys[old], self._keys[parents]])
@@ -181,9 +189,21 @@ class Beam:
         new = []
         for i, label, key in zip(parents.tolist(), labels.tolist(), keys.tolist(), strict=True):
             parent = self.prefixes[i]
-            context = self.lm.extend(parent.context, label) if self.lm is not None else None
-            new.append(Prefix(parent, label, self._frame, key, context))
+            child = parent.children.get(label)
+            if child is None:
+                context = self.lm.extend(parent.context, label) if self.lm is not None else None
+                child = parent.children[label] = Prefix(parent, label, self._frame, key, context)
+            child.live = True  # again, where others that begin with it have outlived it
+            new.append(child)
         return new
+
+    def _keep(self, kept: np.ndarray) -> None:
+        """Drops all prefixes but those at some indices."""
+        dropped = np.ones(len(self.prefixes), bool)
+        dropped[kept] = False
+        for i in np.flatnonzero(dropped):
+            self.prefixes[i].drop()
+        self.prefixes = [self.prefixes[i] for i in kept]
 
     def _settle(self, frame: int) -> None:
         """Drops hypotheses that differ from the best in what it had before `frame`."""
@@ -193,8 +213,8 @@ class Beam:
         if node.depth <= self._settled:
             return
         self._settled = node.depth
-        kept = np.array([prefix.cut_to(node.depth).key == node.key for prefix in self.prefixes])
-        self.prefixes = [prefix for prefix, keep in zip(self.prefixes, kept, strict=True) if keep]
+        kept = np.flatnonzero([prefix.cut_to(node.depth) is node for prefix in self.prefixes])
+        self._keep(kept)
         self._ends_blank, self._ends_label = self._ends_blank[kept], self._ends_label[kept]
         self._keys, self._parent_keys = self._keys[kept], self._parent_keys[kept]
         self._last = self._last[kept]

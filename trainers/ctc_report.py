@@ -36,7 +36,8 @@ def user_tables(results: Mapping[str, Any], columns: Sequence[Column]) -> str:
         ]
         for row in scores["per_subject"]
     ]
-    return f"""### By user (split {_split(results)}, seed {results["kept_seed"]})
+    seed = f", seed {results['kept_seed']}" if len(results["runs"]) > 1 else ""
+    return f"""### By user (split {_split(results)}{seed})
 
 {markdown_table(header, rows)}
 

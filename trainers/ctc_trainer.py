@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,8 @@ class CTCTrainer(LayerwiseTrainer):
         windows = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        return LengthGroupedSampler(
-            self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths=windows.lengths
-        )
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LikeLengths(batch_size, windows.lengths, self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
@@ -66,6 +65,25 @@ class CTCTrainer(LayerwiseTrainer):
         if logits is not None:
             logits = best_labels(plain_model(self.accelerator.unwrap_model(self.model)), logits, inputs)
         return loss, logits, labels
+
+
+class LikeLengths(LengthGroupedSampler):
+    """The library's sampler of windows of like length, in an order that depends on the seed and the epoch alone: the
+    same in all processes, and in a run that goes on after an interruption."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The `Trainer` calls this before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        place = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
+        self.generator = torch.Generator().manual_seed(place)
+        return super().__iter__()
 
 
 def best_labels(model: SEMGTransformerForCTC, logits: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

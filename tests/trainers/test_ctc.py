@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from test_finetune import Killed, kill_at
 from tiny_typing import KEYS, SECONDS, changed, tiny_typing, typed
 from transformers import AutoModelForCTC, EvalPrediction
 
@@ -20,7 +21,7 @@ from trainers.arguments import ModelArguments
 from trainers.ctc import CTCTask
 from trainers.ctc_arguments import paper_learning_rate
 from trainers.ctc_models import store_statistics
-from trainers.ctc_trainer import best_labels, collapse
+from trainers.ctc_trainer import LikeLengths, best_labels, collapse
 from trainers.errors import CheckpointError, RecipeError
 from trainers.parsing import parse_recipe
 
@@ -292,6 +293,33 @@ def test_adapters_are_trained_scored_and_merged(load, tmp_path, monkeypatch):
     assert task.tokenizer.decode(ids)[:240] == results["runs"][0]["test"]["example"]["decoded"]
     with pytest.raises(RecipeError, match="lora_target_modules"):
         finetune.run(*load(lora=True, lora_target_modules=["qkv2"], output_dir=str(tmp_path / "other")))
+
+
+def test_batches_hold_windows_of_like_length():
+    lengths = [100, 300] * 32
+    sampler = LikeLengths(4, lengths, seed=3)
+    epochs = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+    assert epochs[0] == epochs[2] != epochs[1]
+    for order in epochs:
+        assert sorted(order) == list(range(64))
+        batches = [{lengths[i] for i in order[start : start + 4]} for start in range(0, 64, 4)]
+        assert sum(len(kinds) == 1 for kinds in batches) >= 12  # all but those at the seams of 4 sorted stretches
+    assert list(LikeLengths(4, lengths, seed=4)) != epochs[0]
+
+
+def test_an_interrupted_run_ends_as_a_whole_one(load, tmp_path, monkeypatch):
+    monkeypatch.setattr(CTCTask, "write_plots", classmethod(lambda *args: None))
+    fields = {"num_train_epochs": 2, "per_device_train_batch_size": 3, "augmentations": {"gaussian_noise": {}}}
+    whole = finetune.run(*load(**fields, output_dir=str(tmp_path / "whole")))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, step=4)  # of 3 per epoch
+        finetune.run(*load(**fields))
+    resumed = finetune.run(*load(**fields))
+    assert resumed["runs"][0]["history"] == whole["runs"][0]["history"]
+    assert resumed["test"] == whole["test"]
 
 
 def test_statistics_of_batches_are_those_of_all_frames():

@@ -216,7 +216,7 @@ def test_language_model_by_hand(arpa, typed, keys, words):
     assert found.score == pytest.approx(WEIGHT * sum(words) + BONUS * keys, abs=1e-5)
 
 
-def lm_score(labels):
+def lm_score(labels, ended=True):
     """Weighted score of keys, from the tables above: the keys that are left, each after the one before it."""
     stack = []
     for label in labels:
@@ -225,7 +225,7 @@ def lm_score(labels):
         else:
             stack.append("ab "[label])
     total, before = 0.0, "<s>"
-    for key in [*stack, "</s>"]:
+    for key in [*stack, *(["</s>"] if ended else [])]:
         known = key in UNIGRAMS
         if key == "</s>" and before == "<s>":
             break
@@ -237,6 +237,43 @@ def lm_score(labels):
             total += BIGRAMS.get((before, word), bigram)
         before = key if known else "<s>"
     return WEIGHT * total + BONUS * len(stack)
+
+
+def plain_beam_search(logits, blank, beam_size, labels_per_step, extra):
+    """Prefixes in a dictionary, `extra` computed anew for each: the best of all that survive."""
+    beam = {(): (0.0, -np.inf)}  # log probabilities of ending in blank and in a label, without `extra`
+    for frame in log_softmax(logits):
+        found = {}
+
+        def add(prefix, blank=-np.inf, label=-np.inf, found=found):
+            before = found.get(prefix, (-np.inf, -np.inf))
+            found[prefix] = (np.logaddexp(before[0], blank), np.logaddexp(before[1], label))
+
+        for prefix, (ends_blank, ends_label) in beam.items():
+            for label in np.argsort(-frame)[:labels_per_step].tolist():
+                both = np.logaddexp(ends_blank, ends_label)
+                if label == blank:
+                    add(prefix, blank=both + frame[label])
+                elif prefix[-1:] == (label,):
+                    add(prefix, label=ends_label + frame[label])
+                    add((*prefix, label), label=ends_blank + frame[label])
+                else:
+                    add((*prefix, label), label=both + frame[label])
+        scores = {prefix: np.logaddexp(*ends) + extra(prefix, False) for prefix, ends in found.items()}
+        beam = {prefix: found[prefix] for prefix in sorted(scores, key=scores.get)[-beam_size:]}
+    scores = {prefix: np.logaddexp(*ends) + extra(prefix, True) for prefix, ends in beam.items()}
+    return max(scores.items(), key=lambda item: item[1])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("with_model", [False, True])
+def test_narrow_beam_equals_a_plain_implementation(arpa, seed, with_model):
+    logits = np.random.default_rng(seed).normal(0, 1, (25, 5))
+    best, score = plain_beam_search(logits, 4, 7, 3, lm_score if with_model else lambda prefix, ended: 0.0)
+    options = {"lm_path": arpa, "lm_weight": WEIGHT, "insertion_bonus": BONUS} if with_model else {}
+    found = BeamSearchDecoder(KEYS, beam_size=7, max_labels_per_step=3, **options).decode(logits)
+    assert tuple(found.ids) == best
+    assert found.score == pytest.approx(score, abs=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -24,6 +24,7 @@ from trainers.callbacks import use_readable_progress
 from trainers.classification import ClassificationTask
 from trainers.ctc import CTCTask
 from trainers.ctc_models import plain_model, semg_config
+from trainers.ctc_trainer import frame_places
 from trainers.distill_arguments import CTCDistillationArguments, DistillationFields, student_learning_rate
 from trainers.errors import CheckpointError, RecipeError
 from trainers.finetune import run as finetune
@@ -59,13 +60,13 @@ def soft_target_loss(
     - whether the student's logits are divided by the temperature too: they are here, as in Hinton et al. (2015);
     - whether the loss is multiplied by temperature^2, which keeps its gradient from shrinking as 1 / temperature^2
       (Hinton et al.): it is not, the paper's formula has no such factor; a larger `alpha` has the same effect;
-    - how time steps are averaged: each frame of the batch that is not padding counts the same.
+    - how time steps are averaged, and over which: each frame that counts, of all windows of the batch, counts the same.
 
     The Kullback-Leibler divergence has the same gradient; it differs by the entropy of the teacher.
 
     Args:
         logits, teacher_logits: (batch, outputs) or (batch, frames, outputs).
-        mask: (batch, frames), False for padding; None: everything counts.
+        mask: (batch, frames), the frames that count; None: everything does.
     """
     targets = torch.softmax(teacher_logits / temperature, dim=-1)
     entropy = -(targets * torch.log_softmax(logits / temperature, dim=-1)).sum(-1)
@@ -80,21 +81,22 @@ class DistillationLoss:
 
     Attributes:
         teacher: a batch -> its logits, without gradient.
-        frame_lengths: a batch -> its frames that are not padding, (batch,); None for outputs without frames.
+        frame_places: a batch -> the first frame that counts and the one after the last, (batch, 2); None for outputs
+            without frames.
     """
 
     teacher: Callable[[Mapping[str, Any]], torch.Tensor]
     temperature: float
     alpha: float
     beta: float
-    frame_lengths: FrameLengths | None = None
+    frame_places: Callable[[Mapping[str, Any]], torch.Tensor] | None = None
 
     def __call__(self, loss: torch.Tensor, outputs: Any, inputs: dict[str, Any], share: float) -> torch.Tensor:
         logits = outputs["logits"].float()
         mask = None
-        if self.frame_lengths is not None:
-            frames = torch.arange(logits.shape[1], device=logits.device)
-            mask = frames < self.frame_lengths(inputs).to(logits.device)[:, None]
+        if self.frame_places is not None:
+            frames, places = torch.arange(logits.shape[1], device=logits.device), self.frame_places(inputs)
+            mask = (frames >= places[:, :1]) & (frames < places[:, 1:])
         soft = soft_target_loss(logits, self.teacher(inputs), self.temperature, mask)
         return (self.alpha * share * soft + self.beta * loss) / (self.alpha + self.beta)
 
@@ -134,6 +136,11 @@ class Distillation(Task):
 
     @property
     def frame_lengths(self) -> FrameLengths | None:
+        """A batch -> the frames of each window that are not padding, (batch,); None for outputs without frames."""
+        return None
+
+    @property
+    def frame_places(self) -> Callable[[Mapping[str, Any]], torch.Tensor] | None:
         """See `DistillationLoss`."""
         return None
 
@@ -145,7 +152,7 @@ class Distillation(Task):
     def guide(self, arguments: DistillationFields) -> DistillationLoss:
         teacher = self._stored_teacher() if arguments.teacher_logits == "cached" else self._online_teacher()
         return DistillationLoss(
-            teacher, arguments.temperature, arguments.alpha, arguments.beta, frame_lengths=self.frame_lengths
+            teacher, arguments.temperature, arguments.alpha, arguments.beta, frame_places=self.frame_places
         )
 
     def _online_teacher(self) -> OnlineTeacher:
@@ -227,7 +234,7 @@ class DistilledCTC(Distillation, CTCTask):
 
     What the teacher may see of a recording is its own affair: one that looks ahead, or normalises whole windows, can
     teach a student that is streamed. The length of the windows a teacher was trained on is not stored with it, and not
-    compared. Its frames beside the labelled window teach too, whatever `loss_span` says of the text.
+    compared. It teaches the frames that `loss_span` says the text is about; others it may never have been trained on.
     """
 
     @classmethod
@@ -240,6 +247,10 @@ class DistilledCTC(Distillation, CTCTask):
     def frame_lengths(self) -> FrameLengths:
         encoder = self.teacher.semg_transformer.feature_extractor
         return lambda inputs: encoder.frame_lengths(inputs["attention_mask"].sum(1))
+
+    @property
+    def frame_places(self) -> Callable[[Mapping[str, Any]], torch.Tensor]:
+        return lambda inputs: frame_places(self.teacher, inputs, inputs["attention_mask"].device)
 
     def check_student(self, model: nn.Module) -> None:
         ours, theirs = plain_model(model).config, self.teacher.config

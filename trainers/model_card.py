@@ -35,12 +35,13 @@ def _metadata(results: Mapping[str, Any], task: type[Task], name: str) -> str:
         for column in task.columns
         if column.metric_type and results["test"][column.key]["mean"] is not None
     ]
+    distilled = ["distillation"] if "teacher" in results else []
     data = ModelCardData(
         library_name="transformers",
         # of a base model, and maybe of a teacher, the licence goes on, and is not known here
         license=None if base or "teacher" in results else "apache-2.0",
         pipeline_tag="time-series-classification" if task.name == "emg-classification" else None,
-        tags=["emg", "biosignals", family_of(results).lower().replace(" ", "-"), task.name],
+        tags=["emg", "biosignals", family_of(results).lower().replace(" ", "-"), task.name, *distilled],
         datasets=None,
         base_model=None if base is None or Path(base).exists() else base,
         model_name=name,

@@ -138,7 +138,7 @@ def test_a_run_reports_the_teacher_beside_the_student(distil, teacher, tiny_corp
 
     card = (tmp_path / "student/README.md").read_text()
     assert f"Distilled from the teacher `{teacher}`" in card and "with weights 0.5 and 1," in card
-    assert "\nlicense:" not in card and "| `teacher_name_or_path` |" in card
+    assert "\nlicense:" not in card and "\n- distillation\n" in card and "| `teacher_name_or_path` |" in card
     student = TinyMyoForSequenceClassification.from_pretrained(tmp_path / "student")
     assert student.config.hidden_size == 12 and student.config.id2label == dict(enumerate(LABELS))
     after = load_file(teacher / "model.safetensors")

@@ -120,6 +120,24 @@ def test_frames_of_padding_teach_nothing_whatever_they_hold(recipe, teacher):
     assert again.item() == pytest.approx(loss.item(), rel=1e-4)
 
 
+def test_frames_of_the_context_teach_only_where_they_are_labelled(recipe):
+    _, data, arguments = recipe(augmentations={}, jitter=False, loss_span="window")
+    task = DistilledCTC.load(data, arguments)
+    guide = task.guide(arguments)
+    batch = task.collate([task.splits["train"][1]])
+    logits = torch.randn(1, (batch["input_values"].shape[-1] - 41) // 20 + 1, 99)
+    before, after = CONTEXT
+    samples = np.arange(logits.shape[1])[:, None] * 20 + np.arange(41)  # that each frame sees
+    inside = ((samples >= before) & (samples < before + 2000)).all(1)
+    assert 0 < inside.sum() < len(inside) and batch["input_values"].shape[-1] == before + 2000 + after
+    loss = guide(torch.tensor(0.0), {"logits": logits}, batch, 1.0)
+    spoiled = torch.where(torch.tensor(inside)[:, None], logits, 10 * logits)
+    assert guide(torch.tensor(0.0), {"logits": spoiled}, batch, 1.0).item() == pytest.approx(loss.item(), rel=1e-6)
+    edge = logits.clone()
+    edge[0, np.flatnonzero(inside)[0]] *= 10
+    assert guide(torch.tensor(0.0), {"logits": edge}, batch, 1.0).item() != pytest.approx(loss.item(), rel=1e-3)
+
+
 def test_the_loss_of_the_labels_is_weighed_as_a_whole(recipe):
     """With what the student's own trainer adds to it."""
     still = {f"{part}_dropout": 0.0 for part in ("hidden", "activation", "attention", "feat_proj", "final")}
@@ -148,7 +166,7 @@ def test_stored_logits_are_found_in_any_batch(recipe):
     windows = [task.splits["train"][i] for i in (len(task.splits["train"]) - 1, 0)]  # in another order
     batch = task.collate(windows)
     told, stored = online.teacher(batch), cached.teacher(batch)
-    real = online.frame_lengths(batch)
+    real = task.frame_lengths(batch)
     assert stored.shape == told.shape and len(set(real.tolist())) == 2
     for i, frames in enumerate(real):
         torch.testing.assert_close(stored[i, :frames], told[i, :frames], atol=5e-3, rtol=2e-3)

@@ -89,8 +89,7 @@ def stream(
 
     Ctrl-C ends the session. Further `--field value` pairs are options of the synthetic corpus: `--seed 3`.
     """
-    from tinymyo_hf.streaming import LiveSession
-    from tinymyo_hf.streaming.checkpoints import load_recognizer
+    from tinymyo_hf.streaming import LiveSession, load_recognizer
 
     given = {
         "input": input,
@@ -205,8 +204,8 @@ def _synthetic(
 
 def _run(session: "LiveSession", recognizer: "Recognizer", output: Path | None) -> None:
     """Prints and logs until the session ends, whatever ends it; then tells what happened."""
+    from tinymyo_hf.streaming import TextRecognizer
     from tinymyo_hf.streaming.output import EventLog, Printer
-    from tinymyo_hf.streaming.text import TextRecognizer
 
     printer = Printer(sys.stdout, sys.stderr)
     with EventLog(output) as log, _stopped_by_signals(session):

@@ -158,9 +158,9 @@ def test_samples_that_are_no_numbers():
 
 def test_a_source_that_stops():
     never = threading.Event()
-    session, events = run(chunk(0), never, timeout=0.05)
+    session, events = run(chunk(0), never, timeout=0.2)
     assert samples_of(events) == [(i, i) for i in range(10)]
-    assert session.ended == "timeout" and "device: no samples for 0.05 s" in session.summary()["error"]
+    assert session.ended == "timeout" and "device: no samples for 0.2 s" in session.summary()["error"]
     never.set()
 
 
@@ -265,7 +265,7 @@ def test_real_time():
     source = ArraySource(ramp(30), 1000, 10, "realtime")
     begin = time.perf_counter()
     arrivals = [c.arrival - begin for c in source.chunks() if time.perf_counter() >= c.arrival]
-    assert arrivals == pytest.approx([0.01, 0.02, 0.03], abs=1e-3)
+    assert arrivals[0] >= 0.01 and np.diff(arrivals) == pytest.approx([0.01, 0.01])
     slow = ArraySource(ramp(30), 0.001, 10, "realtime")
     threading.Timer(0.02, slow.close).start()
     assert list(slow.chunks()) == []

@@ -13,8 +13,7 @@ from tinymyo_hf import (
 from tinymyo_hf.charset import apply_keystrokes
 from tinymyo_hf.decoding_timed import timed_decoder
 from tinymyo_hf.semg_transformer.streaming import SEMGTransformerStream
-from tinymyo_hf.streaming import Chunk, LiveSession, Source, StreamError
-from tinymyo_hf.streaming.text import TextRecognizer
+from tinymyo_hf.streaming import Chunk, LiveSession, Source, StreamError, TextRecognizer
 from tinymyo_hf.tokenization import CharsetError
 
 TINY = {

@@ -172,6 +172,7 @@ class Distillation(Task):
                     arguments.per_device_eval_batch_size,
                     self.frame_lengths,
                     arguments.device,
+                    progress=not arguments.disable_tqdm,
                 )
             self._stored = StoredTeacher(parts, by_frame=self.frame_lengths is not None)
         return self._stored

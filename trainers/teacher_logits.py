@@ -121,12 +121,14 @@ def store_logits(
     batch_size: int,
     frame_lengths: FrameLengths | None = None,
     device: torch.device | str = "cpu",
+    progress: bool = True,
 ) -> list[Path]:
     """Ask the teacher about every window once; parts that are in `folder` from an earlier start are kept.
 
     Args:
         folder: gets a folder for this teacher; those of other teachers in it are removed.
         frame_lengths: None for logits without frames.
+        progress: show a bar, unless there is next to nothing to do.
 
     Returns:
         The parts, for `StoredTeacher`.
@@ -144,7 +146,7 @@ def store_logits(
     missing = [
         (part, first) for part, first in zip(parts, firsts, strict=True) if not _holds(part, collate([windows[first]]))
     ]
-    for part, first in tqdm(missing, desc="asking the teacher", disable=len(missing) < 2):
+    for part, first in tqdm(missing, desc="asking the teacher", disable=not progress or len(missing) < 2):
         chosen = Subset(windows, range(first, min(first + WINDOWS_PER_PART, len(windows))))
         loader = DataLoader(chosen, batch_size=batch_size, collate_fn=collate)
         _write(part, _answers(teacher, loader, frame_lengths, device))

@@ -50,7 +50,8 @@ HYPERPARAMETERS = (
     "adam_beta2", "max_grad_norm", "layer_decay", "encoder_lr_factor", "label_smoothing_factor", "class_weights",
     "early_stopping_patience",
     "teacher_name_or_path", "temperature", "alpha", "beta", "teacher_logits",
-    "metric_for_best_model", "augmentations", "context", "loss_span", "jitter", "ema_decay", "bf16", "torch_compile",
+    "metric_for_best_model", "augmentations", "context", "loss_span", "alignment_weight", "jitter", "ema_decay", "bf16",
+    "torch_compile",
 )  # fmt: skip
 NOT_SCORES = (
     "eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_model_preparation_time"

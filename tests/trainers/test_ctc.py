@@ -218,7 +218,7 @@ def test_a_run_from_end_to_end(load, tmp_path, corpus):
         assert (folder / name).stat().st_size > 5000
     card = (folder / "README.md").read_text()
     assert "# sEMG transformer on tiny" in card and "| s1 |" in card and "LDA, frame by frame" in card
-    assert "CER" in results["summary"]
+    assert "| `alignment_weight` | `1.0` |" in card and "CER" in results["summary"]
 
     # what was saved writes what was scored
     model = AutoModelForCTC.from_pretrained(folder).eval()

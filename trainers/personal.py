@@ -17,11 +17,12 @@ from torch.utils.data import Subset
 
 from tinymyo_hf import TinyMyoForSequenceClassification
 from tinymyo_hf.quiet import quiet
-from trainers.arguments import DataArguments, ModelArguments, PersonalizationArguments
+from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
+from trainers.arguments import FAMILIES, DataArguments, ModelArguments, PersonalizationArguments
 from trainers.calibration import calibrate, calibration_settings, predict_windows
 from trainers.cohort import Cohort
-from trainers.errors import RecipeError
-from trainers.models import load_trained
+from trainers.errors import CheckpointError, RecipeError
+from trainers.models import load_config, load_trained
 from trainers.personalize_baselines import headline_scores
 from trainers.repetitions import repetition_counts, split_repetitions
 from trainers.report import write_json, write_text
@@ -62,6 +63,12 @@ def personalize_checkpoint(
     """
     settings = calibration_settings(method, calibration or {})
     output = _claim(Path(output))
+    if isinstance(load_config(checkpoint, *FAMILIES), SEMGTransformerConfig):
+        raise CheckpointError(
+            f"{checkpoint} is a typing model, this command is for classifiers of gestures. Sessions with keystrokes "
+            f"make it a personal one: `tinymyo train emg2qwerty_personal_tiny --model_name_or_path {checkpoint} --data_dir "
+            "FOLDER --users NAME`"
+        )
     classifier, extractor = load_trained(checkpoint, TinyMyoForSequenceClassification)
     labels = [classifier.config.id2label[index] for index in range(classifier.config.num_labels)]
     config = {"task": "classification", "protocol": "all_train", "class_names": labels} | dict(dataset_config or {})

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,8 +15,11 @@ from dataset_builders.simulation.typing import simulate_typing
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC
 from trainers import personalize_ctc
+from trainers.arguments import DataArguments
 from trainers.errors import CheckpointError, DivergenceError, RecipeError
 from trainers.parsing import parse_recipe
+from trainers.personal import personalize_checkpoint
+from trainers.personalize_ctc import load_users
 from trainers.personalize_ctc_arguments import personal_learning_rate
 from trainers.personalize_ctc_report import gain_sentence, over_seeds, plot_users, summarize, user_table
 from trainers.report import Column
@@ -197,6 +201,38 @@ def test_users_who_cannot_be_personalised_to_are_named_before_anything_is_traine
         personalise(**fields | {"users": ["01"], "dataset_config": blocks})
 
 
+def write_session(folder, name, keys):
+    """A session of emg2qwerty: two seconds, a key every tenth of a second."""
+    series = np.zeros(4000, [("emg_left", "<f4", (16,)), ("emg_right", "<f4", (16,)), ("time", "<f8")])
+    series["emg_left"], series["emg_right"] = np.random.default_rng(0).normal(size=(2, 4000, 16))
+    series["time"] = 1_600_000_000 + np.arange(4000) / 2000
+    strokes = [
+        {"key": key, "start": 1_600_000_000.1 + 0.1 * i, "end": 1_600_000_000.15 + 0.1 * i}
+        for i, key in enumerate(keys)
+    ]
+    with h5py.File(folder / f"{name}.hdf5", "w") as file:
+        group = file.create_group("emg2qwerty")
+        group["timeseries"] = series
+        group.attrs.update(
+            session_name=name, user="7", condition="on_keyboard", duration_mins=1 / 30, keystrokes=json.dumps(strokes)
+        )
+
+
+def test_users_of_emg2qwerty_are_those_of_its_split_files(tmp_path):
+    names = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}
+    for name in "abcd":
+        write_session(tmp_path, name, ["h", "i", "Key.space"][: 1 + "abcd".index(name)])
+    listed = {split: [{"user": "7", "session": name} for name in found] for split, found in names.items()}
+    (tmp_path / "anna.yaml").write_text(json.dumps({"dataset": listed}))
+    data = DataArguments(dataset="emg2qwerty", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    (anna,) = load_users(data, ["anna"])
+    assert anna.data.dataset_config == {"user": "anna"} and anna.subjects == ("7",)
+    assert anna.sessions == {"train": 2, "validation": 1, "test": 1}
+    assert anna.keystrokes == {"train": 1 + 2, "validation": 3, "test": 3}
+    with pytest.raises(RecipeError, match="1 of 2 users cannot .*: bob: .*Copy bob.yaml"):
+        load_users(data, ["anna", "bob"])
+
+
 def test_a_generic_model_that_knows_the_user_is_refused(personalise, generic, tmp_path):
     copy = tmp_path / "known"
     shutil.copytree(generic, copy)
@@ -237,6 +273,11 @@ def test_another_run_is_not_continued_and_is_replaced_as_a_whole(personalise, tr
     trained.clear()
     personalise(users=["01"], num_train_epochs=1, weight_decay=0.5, overwrite=True)
     assert trained == ["users/01/seed-0"]
+
+
+def test_the_command_for_classifiers_names_the_one_for_typing(generic, tmp_path):
+    with pytest.raises(CheckpointError, match="is a typing model, .*tinymyo train emg2qwerty_personal_tiny"):
+        personalize_checkpoint(str(generic), tmp_path, tmp_path / "out")
 
 
 def test_rates_of_the_paper():

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer
 
+from tinymyo_hf import TinyMyoFeatureExtractor
 from trainers.arguments import DataArguments, ModelArguments
 from trainers.callbacks import use_readable_progress
 from trainers.classification import ClassificationTask
@@ -227,7 +228,11 @@ temperature {temperature} and of the loss of the labels; the validation loss is 
 
 
 class DistilledClassification(Distillation, ClassificationTask):
-    """A classifier that learns from another one; both may have any size, pretrained or not."""
+    """A classifier that learns from another one; each may have any size and patches of any length."""
+
+    def adopt(self, checkpoint: str, model: PreTrainedModel, extractor: TinyMyoFeatureExtractor) -> None:
+        extractor.patch_size = self.extractor.patch_size  # a model's own affair: windows are the same
+        super().adopt(checkpoint, model, extractor)
 
 
 class DistilledCTC(Distillation, CTCTask):

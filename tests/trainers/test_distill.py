@@ -12,7 +12,7 @@ from tiny_run import LABELS, TINY_MODEL
 import trainers.distill as distill
 import trainers.tasks as tasks
 import trainers.teacher_logits as teacher_logits
-from tinymyo_hf import TinyMyoConfig, TinyMyoForSequenceClassification
+from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForSequenceClassification
 from trainers.classification import ClassificationTask
 from trainers.distill import DistillationLoss, soft_target_loss
 from trainers.errors import CheckpointError, RecipeError
@@ -73,7 +73,7 @@ def teacher(tiny_corpus, tmp_path):
     model = TinyMyoForSequenceClassification(config)
     model.classifier.weight.data.normal_(std=0.5)
     model.save_pretrained(tmp_path / "teacher")
-    tiny_corpus[1].save_pretrained(tmp_path / "teacher")
+    TinyMyoFeatureExtractor(**tiny_corpus[1].to_dict() | {"patch_size": 10}).save_pretrained(tmp_path / "teacher")
     return tmp_path / "teacher"
 
 

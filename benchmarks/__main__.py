@@ -1,11 +1,22 @@
 """All measurements, one after the other: `python -m benchmarks` or `make bench`."""
 
-from benchmarks import frames_speed, model_speed, prepare_corpus, pretraining_speed, read_continuous, read_windows
+from benchmarks import (
+    ctc_latency,
+    ctc_streaming,
+    frames_speed,
+    model_speed,
+    prepare_corpus,
+    pretraining_speed,
+    read_continuous,
+    read_windows,
+)
 
 read_windows.main([])
 read_continuous.main([])
 prepare_corpus.main([])
 model_speed.main([])
 frames_speed.main([])
+ctc_latency.main([])
+ctc_streaming.main([])
 pretraining_speed.main([])
 pretraining_speed.main(["--device", "cuda"])

@@ -66,8 +66,8 @@ def personalize_checkpoint(
     if isinstance(load_config(checkpoint, *FAMILIES), SEMGTransformerConfig):
         raise CheckpointError(
             f"{checkpoint} is a typing model, this command is for classifiers of gestures. Sessions with keystrokes "
-            f"make it a personal one: `tinymyo train emg2qwerty_personal_tiny --model_name_or_path {checkpoint} --data_dir "
-            "FOLDER --users NAME`"
+            "make it a personal one: `tinymyo train emg2qwerty_personal_tiny --model_name_or_path "
+            f"{checkpoint} --data_dir FOLDER --users NAME`"
         )
     classifier, extractor = load_trained(checkpoint, TinyMyoForSequenceClassification)
     labels = [classifier.config.id2label[index] for index in range(classifier.config.num_labels)]

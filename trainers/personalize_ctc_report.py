@@ -104,9 +104,10 @@ def gain_sentence(rows: Rows, key: str = "cer") -> str:
 
 
 def plot_users(rows: Rows, path: str | Path, column: Column) -> None:
-    """PNG: for every user the score before and after, joined by a line, and the means over users on the right."""
+    """PNG: for every user the score before and after, joined by a line (bars: standard deviation over seeds), and on
+    the right the mean over users (and theirs)."""
     users = list(dict.fromkeys(row["user"] for row in rows))
-    figure, axes = plt.subplots(figsize=(max(6.0, 0.7 * len(users) + 3.5), 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(7.0, 0.7 * len(users) + 3.5), 4.5), layout="constrained")
     styles = {GENERIC: (COLOURS[1], "o"), PERSONAL: (COLOURS[0], "o"), SCRATCH: ("0.55", "s")}
     before, after = (user_scores(rows, model, column.key) for model in (GENERIC, PERSONAL))
     for place, user in enumerate(users):
@@ -131,7 +132,7 @@ def plot_users(rows: Rows, path: str | Path, column: Column) -> None:
         )
     axes.axvline(len(users) - 0.5, color="0.8", linewidth=0.8)
     axes.set_xticks(range(len(users) + 1), [*users, "mean"], rotation=30 if len(users) > 6 else 0)
-    axes.set(ylabel=column.title, ylim=(0, None), title="Before and after personalization (bars: seeds; mean: users)")
+    axes.set(ylabel=column.title, ylim=(0, None), title="Before and after personalization")
     axes.grid(alpha=0.3, axis="y")
     figure.legend(loc="outside right upper", frameon=False)
     save_figure(figure, path)

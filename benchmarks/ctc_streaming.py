@@ -70,7 +70,8 @@ def long_stream(attention_window: int | None, minutes: float) -> tuple[np.ndarra
     """Of every 10 s of a stream through TINY: time (min), cost (ms per frame), memory (MB) that the process has taken
     for the stream."""
     model, process, piece = build("tiny", attention_window), psutil.Process(), piece_of(LONG_PIECE)
-    SEMGTransformerStream(model).push(piece)  # what libraries take once is not the stream's
+    with torch.inference_mode():
+        model(input_values=piece)  # what libraries take once is not the stream's
     before, rows = process.memory_info().rss, []
     stream, pushes = SEMGTransformerStream(model), 10_000 // LONG_PIECE
     for part in range(max(1, round(6 * minutes))):

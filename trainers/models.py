@@ -178,8 +178,8 @@ def load_config(source: str, *families: type[PreTrainedConfig]) -> PreTrainedCon
     is_path = source.startswith((".", "/", "~")) or source.count("/") != 1 or path.parent.is_dir()  # else user/name
     if is_path and not path.exists():
         raise CheckpointError(
-            f"{source}: no such checkpoint; check the path, or train it first (`tinymyo train pretrain_synthetic` makes "
-            "an encoder, `tinymyo train synthetic_typing` a typing model) and name its folder with --model_name_or_path"
+            f"{source}: no such checkpoint; check the path, or train it first (`tinymyo train pretrain_synthetic` "
+            "makes an encoder, `tinymyo train synthetic_typing` a typing model) and name its folder with --model_name_or_path"
         )
     if path.exists() and not (path / "config.json").is_file():
         raise CheckpointError(

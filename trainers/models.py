@@ -179,7 +179,7 @@ def load_config(source: str, *families: type[PreTrainedConfig]) -> PreTrainedCon
     if is_path and not path.exists():
         raise CheckpointError(
             f"{source}: no such checkpoint; check the path, or train it first (`tinymyo train pretrain_synthetic` "
-            "makes an encoder, `tinymyo train synthetic_typing` a typing model) and name its folder with --model_name_or_path"
+            "makes an encoder, `tinymyo train synthetic_typing` a typing model) and name it by --model_name_or_path"
         )
     if path.exists() and not (path / "config.json").is_file():
         raise CheckpointError(

@@ -67,18 +67,14 @@ def print_real_time_factors(seconds: float) -> None:
 
 
 def long_stream(attention_window: int | None, minutes: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every 10 s of a stream through TINY: time (min), cost (ms per frame), memory (MB) that the process has taken
-    for the stream."""
-    model, process, piece = build("tiny", attention_window), psutil.Process(), piece_of(LONG_PIECE)
-    with torch.inference_mode():
-        model(input_values=piece)  # what libraries take once is not the stream's
-    before, rows = process.memory_info().rss, []
-    stream, pushes = SEMGTransformerStream(model), 10_000 // LONG_PIECE
+    """Of every 10 s of a stream through TINY: time (min), cost (ms per frame), memory of the process (MB)."""
+    stream = SEMGTransformerStream(build("tiny", attention_window))
+    process, piece, pushes, rows = psutil.Process(), piece_of(LONG_PIECE), 10_000 // LONG_PIECE, []
     for part in range(max(1, round(6 * minutes))):
         start = time.perf_counter()
         frames = sum(stream.push(piece).shape[1] for _ in range(pushes))
         cost = (time.perf_counter() - start) / frames
-        rows.append(((part + 1) / 6, 1000 * cost, (process.memory_info().rss - before) / 1e6))
+        rows.append(((part + 1) / 6, 1000 * cost, process.memory_info().rss / 1e6))
     return tuple(np.array(rows).T)
 
 
@@ -89,7 +85,7 @@ def plot_streams(streams: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], 
         memory.plot(minutes, megabytes, label=name)
     cost.axhline(10, color="grey", linestyle="--", linewidth=1, label="real time")
     cost.set(ylabel="Computing, ms per frame of 10 ms", yscale="log")
-    memory.set(ylabel="Memory taken for the stream, MB", ylim=(0, None))
+    memory.set(ylabel="Memory of the process, MB", ylim=(0, None))
     for axes in (cost, memory):
         axes.set(xlabel="Length of the stream, minutes")
         axes.grid(alpha=0.3)
@@ -112,8 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name, window in ((f"attention to the last {BAND / 100:g} s", BAND), ("attention to all frames", None)):
         streams[name] = minutes, cost, megabytes = long_stream(window, options.minutes)
         print(
-            f"{name}: {cost[0]:.2f} ms per frame at first, {cost[-1]:.2f} after {minutes[-1]:.1f} minutes; memory "
-            f"{megabytes[0]:.1f} and {megabytes[-1]:.1f} MB",
+            f"{name}: {cost[0]:.2f} ms per frame at first, {cost[-1]:.2f} after {minutes[-1]:.1f} minutes; memory of the process "
+            f"{megabytes[0]:.0f} and {megabytes[-1]:.0f} MB",
             flush=True,
         )
     if options.plot:

@@ -84,10 +84,10 @@ def plot_streams(streams: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], 
         cost.plot(minutes, milliseconds, label=name)
         memory.plot(minutes, megabytes, label=name)
     cost.axhline(10, color="grey", linestyle="--", linewidth=1, label="real time")
-    cost.set(ylabel="Computing, ms per frame of 10 ms", yscale="log")
-    memory.set(ylabel="Memory of the process, MB", ylim=(0, None))
+    cost.set(ylabel="Computing, ms per frame of 10 ms")
+    memory.set(ylabel="Memory of the process, MB")
     for axes in (cost, memory):
-        axes.set(xlabel="Length of the stream, minutes")
+        axes.set(xlabel="Length of the stream, minutes", ylim=(0, 1.1 * axes.dataLim.y1))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.suptitle(f"TINY on one core, pushes of {LONG_PIECE} ms")
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, window in ((f"attention to the last {BAND / 100:g} s", BAND), ("attention to all frames", None)):
         streams[name] = minutes, cost, megabytes = long_stream(window, options.minutes)
         print(
-            f"{name}: {cost[0]:.2f} ms per frame at first, {cost[-1]:.2f} after {minutes[-1]:.1f} minutes; memory of the process "
+            f"{name}: {cost[0]:.2f} ms per frame at first, {cost[-1]:.2f} after {minutes[-1]:.1f} minutes; process "
             f"{megabytes[0]:.0f} and {megabytes[-1]:.0f} MB",
             flush=True,
         )

@@ -28,12 +28,14 @@ from trainers.errors import DivergenceError, RecipeError
 WEIGHT_AVERAGE_FILE = "weight_average.safetensors"
 
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-_EMBEDDING = re.compile(r"(?:^|\.)(?:patch_embedding|stem|mask_token)(?:\.|$)")
+_EMBEDDING = re.compile(
+    r"(?:^|\.)(?:patch_embedding|stem|mask_token|feature_extractor|feature_projection|pos_conv_embed)(?:\.|$)"
+)
 
 
 def layer_index(name: str, num_layers: int) -> int:
-    """Depth of a parameter: 0 for the patch embedding or convolution stem and the mask token, 1..num_layers for the
-    encoder layers, and num_layers + 1 for everything above them (final norm and heads)."""
+    """Depth of a parameter: 0 for what makes tokens or frames of samples, positions, and the mask token; 1..num_layers
+    for the encoder layers; and num_layers + 1 for everything above them (final norm and heads)."""
     layer = _LAYER.search(name)
     if layer:
         return int(layer.group(1)) + 1

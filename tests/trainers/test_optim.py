@@ -63,6 +63,12 @@ def test_biases_norms_and_the_mask_token_do_not_decay(tiny_config):
         ("base_model.model.tinymyo.layers.3.attention.qkv.lora_A.default.weight", 4),
         ("tinymyo.norm.bias", 9),
         ("regressor.conv1.weight", 9),
+        ("semg_transformer.feature_extractor.conv_layers.2.conv.weight", 0),
+        ("semg_transformer.feature_extractor.conv_layers.0.layer_norm.bias", 0),
+        ("semg_transformer.feature_projection.projection.weight", 0),
+        ("semg_transformer.encoder.pos_conv_embed.conv.direction", 0),
+        ("semg_transformer.encoder.layers.0.layer_norm.weight", 1),
+        ("lm_head.weight", 9),
     ],
 )
 def test_depth_of_a_parameter(name, depth):

@@ -2,8 +2,9 @@
 
 "LDA, frame by frame": linear discriminant analysis of the logarithm of each channel's power in the nine frames of 20 ms
 around each frame, into the characters and none. Trained on frames within 30 ms of a keystroke, which are of its
-character, and all others, which are of none. What it says of a session is read as CTC is: a run of frames of one
-character is one keystroke. How much more probable "none" is taken to be is chosen on training windows.
+character, and all others, which are of none. Its log probabilities are averaged over some frames, and read as CTC is: a
+run of frames of one character is one keystroke. Over how many frames, and how much more probable "none" is taken to be,
+is chosen on training windows.
 
 It is fitted on at most an hour of training windows and on `MAX_FRAMES` of their frames, all drawn at random.
 """
@@ -13,9 +14,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from trainers.ctc_trainer import collapse
@@ -34,9 +37,12 @@ BASELINE_SECONDS = 3600
 MAX_FRAMES = 60_000
 """That LDA is fitted on: as many as there are of characters, and others drawn at random."""
 TUNING_WINDOWS = 100
-"""On which the weight of "none" is chosen."""
+"""On which the reading of probabilities is chosen."""
+SMOOTHING = (1, 3, 5, 7, 9)
+"""Candidates: frames that log probabilities are averaged over."""
 PENALTIES = np.linspace(-4.0, 6.0, 11)
 """Candidates: what is added to the log odds of "none"."""
+LEAST_LOG_ODDS = -30.0
 _CHUNK = 20_000  # frames that are classified at a time
 
 Decoder = Callable[[np.ndarray], list[int]]
@@ -77,7 +83,7 @@ def run_typing_baselines(
         score: what decodes the test sessions with a decoder, and scores them.
 
     Returns:
-        Per baseline: its scores, `none_bonus` and `fit_seconds`.
+        Per baseline: its scores, `smoothing`, `none_bonus` and `fit_seconds`.
 
     Raises:
         EvaluationError: fewer than two characters were typed in these windows.
@@ -86,13 +92,13 @@ def run_typing_baselines(
     frames = [_frames_of(window, sampling_rate) for window in windows]
     classifier = _fit([f for f in frames if len(f.log_power)])
     tuning = [(classifier.log_odds(f.log_power), f.ids) for f in frames[:TUNING_WINDOWS]]
-    bonus = float(min(PENALTIES, key=lambda penalty: _errors(classifier, tuning, penalty)))
+    smoothing, bonus = min(product(SMOOTHING, PENALTIES.tolist()), key=lambda how: _errors(classifier, tuning, *how))
     seconds = time.perf_counter() - started
 
     def decode(signal: np.ndarray) -> list[int]:
-        return classifier.read(classifier.log_odds(log_power(signal, sampling_rate)), bonus)
+        return classifier.read(classifier.log_odds(log_power(signal, sampling_rate)), smoothing, bonus)
 
-    return {NAME: {**score(decode), "none_bonus": bonus, "fit_seconds": round(seconds, 3)}}
+    return {NAME: {**score(decode), "smoothing": smoothing, "none_bonus": bonus, "fit_seconds": round(seconds, 3)}}
 
 
 def log_power(signal: np.ndarray, sampling_rate: float) -> np.ndarray:
@@ -130,11 +136,14 @@ class _Classifier:
         parts = [self.lda.predict_log_proba(around[i : i + _CHUNK]) for i in range(0, len(power), _CHUNK)]
         return np.concatenate(parts) if parts else np.empty((0, len(self.lda.classes_)))
 
-    def read(self, log_odds: np.ndarray, bonus: float) -> list[int]:
-        """The text of log probabilities (frames, classes), "none" made more probable by `bonus`."""
+    def read(self, log_odds: np.ndarray, smoothing: int, bonus: float) -> list[int]:
+        """The text of log probabilities (frames, classes) averaged over `smoothing` frames, "none" made more probable
+        by `bonus`."""
         if not len(log_odds):
             return []
-        weighted = log_odds + bonus * (self.lda.classes_ == -1)
+        # of impossible classes the logarithm is -inf, which would spread
+        smooth = uniform_filter1d(np.maximum(log_odds, LEAST_LOG_ODDS), smoothing, axis=0, mode="nearest")
+        weighted = smooth + bonus * (self.lda.classes_ == -1)
         best = self.lda.classes_[weighted.argmax(axis=1)]
         return collapse(np.where(best == -1, self.none, best), self.none)
 
@@ -165,5 +174,7 @@ def _with_neighbours(power: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(padded, 2 * AROUND + 1, axis=0).reshape(len(power), -1)
 
 
-def _errors(classifier: _Classifier, tuning: Sequence[tuple[np.ndarray, list[int]]], bonus: float) -> int:
-    return sum(character_errors(classifier.read(log_odds, bonus), ids).total for log_odds, ids in tuning)
+def _errors(
+    classifier: _Classifier, tuning: Sequence[tuple[np.ndarray, list[int]]], smoothing: int, bonus: float
+) -> int:
+    return sum(character_errors(classifier.read(log_odds, smoothing, bonus), ids).total for log_odds, ids in tuning)

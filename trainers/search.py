@@ -41,6 +41,7 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # A trial leaves no checkpoints: what counts is its score, and `best.yaml` trains the best again.
 TRIAL_FIELDS = ("--save_strategy", "no", "--load_best_model_at_end", "false", "--report_to", "none")
 NOT_SEARCHED = ("output_dir", "seeds", "overwrite", "baselines", "model_name_or_path")
+READ_ONCE = ("context", "loss_span", "jitter", "session_chunk")  # by `Task.load`, for all trials
 
 Arguments = Callable[[Mapping[str, Any]], RecipeArguments]
 """Values of searched fields -> the groups of arguments of that trial."""
@@ -71,7 +72,12 @@ def search(
 
     def arguments_for(parameters: Mapping[str, Any]) -> RecipeArguments:
         fields = [f"--{name}={value}" for name, value in parameters.items()]
-        return parse_recipe(values, [*tokens, "--output_dir", str(output / "trials"), *TRIAL_FIELDS, *fields])
+        model, data, arguments = parse_recipe(
+            values, [*tokens, "--output_dir", str(output / "trials"), *TRIAL_FIELDS, *fields]
+        )
+        if arguments.TASK in TASKS:
+            TASKS[arguments.TASK].complete(model, arguments)
+        return model, data, arguments
 
     model, data, arguments = arguments_for({})
     if arguments.TASK not in TASKS:
@@ -111,7 +117,9 @@ def _check_space(space: Sequence[Parameter], arguments_for: Arguments) -> None:
         field = parameter.name.split(".")[0]
         for value in parameter.bounds():
             model, data, arguments = arguments_for({parameter.name: value})
-        if hasattr(data, field) or field in NOT_SEARCHED:
+        if field == "alignment_weight" and not arguments_for({})[2].alignment_weight:
+            raise RecipeError("search_space: alignment_weight: give the recipe itself a positive one too")
+        if hasattr(data, field) or field in (*NOT_SEARCHED, *READ_ONCE):
             raise RecipeError(
                 f"search_space: {field} must be the same in every trial, or their scores compare nothing; remove it"
             )

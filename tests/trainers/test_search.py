@@ -7,6 +7,7 @@ import optuna
 import pytest
 import yaml
 from tiny_run import TINY_MODEL
+from tiny_typing import tiny_typing
 from typer.testing import CliRunner
 
 import trainers.search_report as search_report
@@ -121,6 +122,33 @@ def test_spaces_that_cannot_be_searched(recipe, tmp_path, space, message):
     recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"search_space": space}))
     with pytest.raises(RecipeError, match=message):
         search(recipe, tmp_path / "search", trials=1)
+
+
+def test_typing(tmp_path, monkeypatch):
+    """A rate that goes by the size of the model is filled in; what decides how windows are read is not searched."""
+    corpus = tiny_typing(tmp_path / "corpus")
+    monkeypatch.setattr(tasks, "load_corpus", lambda *args, **kwargs: corpus)
+    monkeypatch.setattr(search_report, "_plot", lambda *args: None)
+    network = {
+        "conv_dim": [8, 8, 8], "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2,
+    }  # fmt: skip
+    fields = {
+        "task": "ctc", "dataset": "tiny", "output_dir": str(tmp_path / "run"), "preset": "semg-transformer-tiny",
+        "model_config": network, "context": [400, 100], "num_train_epochs": 1, "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1, "report_to": "none", "baselines": False, "disable_tqdm": True,
+    }  # fmt: skip
+
+    def search_for(**space):
+        path = tmp_path / "typing.yaml"
+        path.write_text(yaml.safe_dump(fields | {"search_space": space}))
+        return search(path, tmp_path / "search", trials=1)
+
+    for name, values in (("loss_span", ["all", "window"]), ("alignment_weight", [0.1, 1.0])):
+        with pytest.raises(RecipeError, match=f"search_space: {name}"):
+            search_for(**{name: {"choices": values}})
+    results = search_for(weight_decay={"low": 0.0, "high": 0.3})
+    assert [trial["state"] for trial in results["trials"]] == ["complete"]
 
 
 def test_searches_that_cannot_start_or_end(recipe, tmp_path):

@@ -7,6 +7,7 @@ Decoding is greedy. Source: "Scaling and Distilling Transformer Models for sEMG"
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,11 +235,14 @@ class CTCTask(Task):
         return too_long
 
     def _training_sample(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches of training windows, taken evenly from all of them."""
-        windows = self.splits["train"]
-        chosen = np.linspace(0, len(windows) - 1, min(STATISTICS_WINDOWS, len(windows))).astype(int).tolist()
+        """Batches of training windows, taken evenly from all of them: the same for every seed, whatever was trained
+        before."""
+        cutting = dataclasses.replace(self.cuttings["train"], jitter=False)
+        windows = ContinuousDataset(self.data["train"], cutting, transform=TextTarget(span=False))
+        indices = self.splits["train"].indices
+        chosen = np.linspace(0, len(indices) - 1, min(STATISTICS_WINDOWS, len(indices))).astype(int).tolist()
         for start in range(0, len(chosen), 16):
-            yield self.collate([windows[i] for i in chosen[start : start + 16]])
+            yield self.collate([windows[indices[i]] for i in chosen[start : start + 16]])
 
     def headline(self, prediction: EvalPrediction) -> dict[str, float]:
         blank = self.tokenizer.pad_token_id

@@ -144,6 +144,7 @@ def run_seed(
     if not arguments.load_best_model_at_end:
         raise RecipeError("load_best_model_at_end: false would report other weights than it saves; leave it out")
     set_seed(seed)
+    task.reseed(seed)
     model = task.build_model(model_arguments)
     trainer = make_trainer(model, task, arguments_of_seed(arguments, seed, folder), augmentation)
     seconds = _train_or_resume(trainer, folder, seed)

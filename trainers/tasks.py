@@ -16,6 +16,7 @@ from torch import nn
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, SequenceFeatureExtractor, Trainer
 
 from dataset_builders.base import load_corpus
+from dataset_builders.continuous_view import ContinuousDataset
 from tinymyo_hf import TinyMyoFeatureExtractor
 from trainers.arguments import DataArguments, ModelArguments, TrainArguments
 from trainers.checkpoint_fit import check_fit, check_preprocessing, fixed_options, match_labels, reorder_outputs
@@ -114,6 +115,14 @@ class Task(ABC):
         check_preprocessing(checkpoint, extractor, self.corpus, self.extractor)
         check_fit(checkpoint, model.config, self)
         reorder_outputs(model, match_labels(checkpoint, model.config.id2label, self.labels))
+
+    def reseed(self, seed: int) -> None:
+        """Begin the run of a seed: what is random about the places of training windows is drawn from it."""
+        windows = self.splits["train"]
+        while isinstance(windows, torch.utils.data.Subset):
+            windows = windows.dataset
+        if isinstance(windows, ContinuousDataset):
+            windows.seed = seed
 
     @property
     def test_split(self) -> str:

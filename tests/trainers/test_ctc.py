@@ -267,6 +267,25 @@ def test_a_run_goes_on_from_a_checkpoint_and_its_statistics_stay(load_task, tmp_
             task.build_model(parse_model(model_name_or_path=str(tmp_path), **fields))
 
 
+def test_a_run_of_a_seed_is_the_same_whatever_was_trained_before(load, load_task, tmp_path, monkeypatch):
+    monkeypatch.setattr(CTCTask, "write_plots", classmethod(lambda *args: None))
+    fields = {"model_config": TINY | {"input_norm": "frozen"}, "num_train_epochs": 2}
+    one = finetune.run(*load(**fields, seeds=[1], output_dir=str(tmp_path / "one")))
+    both = finetune.run(*load(**fields, seeds=[0, 1], output_dir=str(tmp_path / "both")))
+    assert both["runs"][1]["history"] == one["runs"][0]["history"]
+    statistics = [
+        AutoModelForCTC.from_pretrained(tmp_path / folder).semg_transformer.input_norm.running_var
+        for folder in ("one/seed-1", "both/seed-1")
+    ]
+    assert torch.equal(*statistics)
+    task = load_task()
+    places = []
+    for seed in (0, 1, 0):
+        task.reseed(seed)
+        places.append(task.splits["train"][0]["labels"].tolist())
+    assert places[0] == places[2] != places[1]
+
+
 def test_a_checkpoint_without_statistics_gets_them(load_task, tmp_path):
     task = load_task()
     task.build_model(parse_model()).save_pretrained(tmp_path)  # trained with those of each window

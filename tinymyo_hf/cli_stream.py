@@ -13,8 +13,10 @@ import typer
 
 if TYPE_CHECKING:
     from tinymyo_hf.streaming import LiveSession, Recognizer, Source
+    from tinymyo_hf.streaming.output import EventLog
 
 SYNTHETIC_PRESETS = {"emg-classification": "gestures", "emg-events": "events", "emg-to-text": "typing"}
+ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 OPTIONS_OF_SOURCE = {
     "file": ("input", "pace", "sampling_rate", "channels", "key", "layout", "raw_type", "raw_channels"),
     "stdin": ("format", "sampling_rate", "raw_channels"),
@@ -90,6 +92,7 @@ def stream(
     Ctrl-C ends the session. Further `--field value` pairs are options of the synthetic corpus: `--seed 3`.
     """
     from tinymyo_hf.streaming import LiveSession, load_recognizer
+    from tinymyo_hf.streaming.output import EventLog
 
     given = {
         "input": input,
@@ -102,6 +105,7 @@ def stream(
         "raw_type": raw_type,
         "raw_channels": raw_channels,
     }
+    log = EventLog(output)
     options = _options_of_source(source.value, {name: value for name, value in given.items() if value is not None})
     fields = _fields(source.value, context.args)
     recognizer, task = load_recognizer(
@@ -122,7 +126,7 @@ def stream(
     for note in recognizer.notes:
         typer.echo(f"tinymyo: {note}", err=True)
     typer.echo(f"tinymyo: {opened.name}: {opened.num_channels} channels at {opened.sampling_rate:g} Hz", err=True)
-    _run(session, recognizer, output)
+    _run(session, recognizer, log, output)
 
 
 def _options_of_source(source: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -202,13 +206,13 @@ def _synthetic(
     return ArraySource(signal.samples, signal.sampling_rate, length, pace, name=f"synthetic {recording.name}")
 
 
-def _run(session: "LiveSession", recognizer: "Recognizer", output: Path | None) -> None:
+def _run(session: "LiveSession", recognizer: "Recognizer", log: "EventLog", output: Path | None) -> None:
     """Prints and logs until the session ends, whatever ends it; then tells what happened."""
     from tinymyo_hf.streaming import TextRecognizer
-    from tinymyo_hf.streaming.output import EventLog, Printer
+    from tinymyo_hf.streaming.output import Printer
 
     printer = Printer(sys.stdout, sys.stderr)
-    with EventLog(output) as log, _stopped_by_signals(session):
+    with log, _stopped_by_signals(session):
         try:
             events = session.events()
             for event in events:
@@ -235,7 +239,7 @@ def _run(session: "LiveSession", recognizer: "Recognizer", output: Path | None) 
 
 @contextmanager
 def _stopped_by_signals(session: "LiveSession") -> Iterator[None]:
-    """Within, Ctrl-C and SIGTERM end the session; a second Ctrl-C is as usual."""
+    """Within, Ctrl-C, SIGTERM and a terminal that is closed end the session; a second Ctrl-C is as usual."""
 
     def stop(number: int, frame: object) -> None:
         session.stop()
@@ -244,7 +248,7 @@ def _stopped_by_signals(session: "LiveSession") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # where no handlers can be set
         yield
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in ENDING_SIGNALS}
     try:
         yield
     finally:

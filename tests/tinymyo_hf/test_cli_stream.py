@@ -236,7 +236,7 @@ def test_a_source_that_stops(classifier, tmp_path, monkeypatch):
     assert len(events) > 3 and summary["ended"] == "timeout" and summary["seconds"] == 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_a_session(classifier, tmp_path, monkeypatch, number):
     write = EventLog.write
 

@@ -156,6 +156,26 @@ def test_samples_that_are_no_numbers():
     assert session.summary()["lost"] == pytest.approx(0.25)
 
 
+def test_a_signal_that_ends_with_no_numbers():
+    ending = ramp(10, first=10)
+    ending[0, 4:] = np.nan
+    session, events = run(chunk(0), Chunk(ending, 10, 0.0), Chunk(ramp(10, first=20) * np.nan, 20, 0.0))
+    assert [value for _, value in samples_of(events)] == [*range(14)]
+    assert breaks_of(events) == [("invalid", 30, 16)] and session.summary()["lost"] == pytest.approx(0.16)
+    assert (session.ended, session.error) == ("end", None)
+
+
+def test_a_signal_without_a_sample_that_can_be_used():
+    nothing = [Chunk(ramp(10, first=i) * np.nan, i, 0.0) for i in range(0, 100, 10)]
+    session, events = run(*nothing)
+    assert breaks_of(events) == [("invalid", 100, 100)] and session.ended == "error"
+    assert "device: no sample in which all channels are finite numbers" in session.summary()["error"]
+    session, events = run(*nothing, duration=0.3)
+    assert breaks_of(events) == [("invalid", 30, 30)] and session.ended == "duration"
+    session, events = run()
+    assert not events and "device: ended without a single sample" in str(session.error)
+
+
 def test_a_source_that_stops():
     never = threading.Event()
     session, events = run(chunk(0), never, timeout=0.2)
@@ -239,6 +259,7 @@ def test_what_does_not_fit_is_refused():
         (Counter(), {"timeout": 0.5, "chunk_seconds": 0.5}, "timeout=0.5: a chunk alone takes 0.5 s"),
         (Counter(), {"buffer_seconds": float("nan")}, "buffer_seconds=nan"),
         (Counter(), {"chunk_seconds": -1}, "chunk_seconds=-1"),
+        (Counter(), {"duration": -1}, "duration=-1"),
     ):
         with pytest.raises(StreamError, match=message):
             LiveSession(source, recognizer, **options)
@@ -502,3 +523,7 @@ def test_the_log_is_whole_or_what_there_was(tmp_path):
     assert list(path.parent.iterdir()) == [path]
     with EventLog(None) as log:
         log.write({})
+    (tmp_path / "folder.jsonl").mkdir()
+    for name, message in (("recording.csv", "as .jsonl"), ("folder.jsonl", "is a folder")):
+        with pytest.raises(StreamError, match=f"{name}: .*{message}"):
+            EventLog(tmp_path / name)

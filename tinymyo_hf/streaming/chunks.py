@@ -84,6 +84,11 @@ class Continuity:
         self._shift = 0  # position - index
         self._clock = 0.0  # time - position / rate, smoothed
 
+    @property
+    def end(self) -> int:
+        """The position behind the last sample so far."""
+        return self._expected or 0
+
     def place(self, chunk: Chunk, missing: str = "gap") -> tuple[int, Break | None]:
         """The position of a chunk's first sample, and the break before it if there is one.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tinymyo_hf.charset import BACKSPACE, ENTER, SHIFT
-from tinymyo_hf.streaming.chunks import Event
+from tinymyo_hf.streaming.chunks import Event, StreamError
 
 
 class EventLog:
@@ -16,9 +16,16 @@ class EventLog:
 
     Args:
         path: of the file; None keeps nothing.
+
+    Raises:
+        StreamError: another ending than .jsonl (a recording must not be written over by mistake), or a folder.
     """
 
     def __init__(self, path: Path | None):
+        if path is not None and path.suffix != ".jsonl":
+            raise StreamError(f"{path}: events are written as .jsonl; change the name")
+        if path is not None and path.is_dir():
+            raise StreamError(f"{path}: is a folder; name a file in it")
         self._path = path
         self._file: TextIO | None = None
 

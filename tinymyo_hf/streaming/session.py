@@ -54,8 +54,9 @@ class LiveSession:
             ("timeout", timeout),
             ("chunk_seconds", chunk_seconds),
             ("buffer_seconds", buffer_seconds),
+            ("duration", duration),
         ):
-            if not value > 0:
+            if value is not None and not value > 0:
                 raise StreamError(f"{field}={value:g}: must be a positive number of seconds")
         if timeout <= chunk_seconds:
             raise StreamError(f"timeout={timeout:g}: a chunk alone takes {chunk_seconds:g} s; wait longer")
@@ -65,8 +66,9 @@ class LiveSession:
         self._buffer = max(2, round(buffer_seconds / chunk_seconds))
         self._continuity = Continuity(source.sampling_rate)
         self._stop = threading.Event()
-        self._invalid = self._flushed = False
-        self._samples = 0
+        self._flushed = False
+        self._samples = self._seen = 0  # finite, and all
+        self._invalid = 0  # since the last finite one
         self._lost = self._dropped = 0
         self.statistics = LatencyStatistics(recognizer.delay + chunk_seconds, source.paced)
         self.breaks: Counter[str] = Counter()
@@ -95,11 +97,15 @@ class LiveSession:
         self._stop.set()
 
     def finish(self) -> list[Event]:
-        """What the recognizer still held back; for who leaves `events` before its end. Nothing the second time."""
+        """What the recognizer still held back, and the break of a signal that ends with samples that are no numbers;
+        for who leaves `events` before its end. Nothing the second time."""
         if self._flushed:
             return []
         self._flushed = True
-        return self._recognizer.finish()
+        events = self._recognizer.finish()
+        if self._invalid:
+            self._count(Break("invalid", self._continuity.end + self._invalid, self._invalid), events)
+        return events
 
     def summary(self) -> dict[str, Any]:
         """{"type": "summary", "ended", "error", "seconds" of signal, "lost" s, "breaks", "dropped" s by the reader,
@@ -118,7 +124,7 @@ class LiveSession:
 
     def _next(self, reader: Reader) -> tuple[Chunk, bool] | None:
         """The next chunk; None when the session ends here, which `ended` then tells."""
-        if self._duration is not None and self._samples >= self._duration * self._source.sampling_rate:
+        if self._duration is not None and self._seen >= self._duration * self._source.sampling_rate:
             self.ended = "duration"
             return None
         try:
@@ -131,7 +137,14 @@ class LiveSession:
             return None
         if got is None:
             self.ended = "stopped" if self._stop.is_set() else "end"
+            if self.ended == "end" and not self._samples:
+                self.ended, self.error = "error", StreamError(f"{self._source.name}: {self._why_nothing()}")
         return got
+
+    def _why_nothing(self) -> str:
+        if self._seen:
+            return "no sample in which all channels are finite numbers; is an electrode off, or the format another?"
+        return "ended without a single sample; is what should send them running, and the format right?"
 
     def _process(self, chunk: Chunk, dropped: bool) -> list[Event]:
         begin = time.perf_counter()
@@ -150,18 +163,22 @@ class LiveSession:
         known = chunk.index  # end of the finite samples so far
         for part in finite_parts(chunk, self._source.sampling_rate):
             missing = "invalid" if self._invalid or part.index > chunk.index else "overrun" if dropped else "gap"
-            self._invalid = False
+            self._invalid = 0
             _, found = self._continuity.place(part, missing)
             if found is not None:
                 self._interrupt(found, events)
             events += self._recognizer.push(part.samples)
             known = part.index + part.samples.shape[1]
             self._samples += part.samples.shape[1]
-        self._invalid = self._invalid or known < chunk.index + chunk.samples.shape[1]
+        self._invalid += chunk.index + chunk.samples.shape[1] - known
+        self._seen += chunk.samples.shape[1]
 
     def _interrupt(self, found: Break, events: list[Event]) -> None:
+        events += self._recognizer.finish()
+        self._count(found, events)
+        self._recognizer.reset(found.position, forget=found.kind in ANOTHER_RECORDING)
+
+    def _count(self, found: Break, events: list[Event]) -> None:
         self.breaks[found.kind] += 1
         self._lost += found.lost
-        events += self._recognizer.finish()
         events.append(found.event(self._source.sampling_rate))
-        self._recognizer.reset(found.position, forget=found.kind in ANOTHER_RECORDING)

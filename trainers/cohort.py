@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,13 +151,25 @@ class Cohort:
 def training_record(checkpoint: str, dataset: str, subjects: Sequence[str]) -> str:
     """What is known about whether a checkpoint was trained on these subjects, as a sentence for the report.
 
-    A folder that `tinymyo train` made has a `results.json` that names its subjects.
+    A folder that `tinymyo train` made has a `results.json` that names its subjects; those of single seeds lie in it. A
+    distilled model has learned of the subjects of its teacher too.
 
     Raises:
         CheckpointError: it was trained on some of them.
     """
-    file = Path(checkpoint) / "results.json"
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    record = _results_of(Path(checkpoint))
+    own = _own_record(checkpoint, record, dataset, subjects)
+    teacher = record.get("teacher")
+    return f"{own} Its teacher: {training_record(teacher['checkpoint'], dataset, subjects)}" if teacher else own
+
+
+def _results_of(checkpoint: Path) -> dict[str, Any]:
+    place = checkpoint.parent if re.fullmatch(r"seed-\d+", checkpoint.name) else checkpoint
+    file = place / "results.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _own_record(checkpoint: str, record: Mapping[str, Any], dataset: str, subjects: Sequence[str]) -> str:
     names = record.get("subject_names")
     if names is None:
         return (

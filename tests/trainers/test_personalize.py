@@ -182,8 +182,14 @@ def test_the_features_of_the_head_are_what_the_classifier_sees(generic):
 def test_a_checkpoint_that_knows_these_people_is_refused(run_tiny, generic, tmp_path):
     record = {"dataset": "tiny", "subject_names": {"train": ["a", "d"], "validation": ["e"]}}
     (tmp_path / "results.json").write_text(json.dumps(record))
-    with pytest.raises(CheckpointError, match="was trained on subjects d"):
-        training_record(str(tmp_path), "tiny", ["d", "e"])
+    student = tmp_path / "student"
+    (student / "seed-1").mkdir(parents=True)
+    teacher = {"subject_names": {"train": ["b"]}, "dataset": "tiny", "teacher": {"checkpoint": str(tmp_path)}}
+    (student / "results.json").write_text(json.dumps(teacher))
+    for checkpoint in (tmp_path, tmp_path / "seed-0", student / "seed-1"):
+        with pytest.raises(CheckpointError, match=f"{tmp_path}.* was trained on subjects d"):
+            training_record(str(checkpoint), "tiny", ["d", "e"])
+    assert training_record(str(student), "tiny", ["f"]).count("was trained on other people") == 2
     assert "was trained on other people" in training_record(str(tmp_path), "tiny", ["f"])
     assert "selected on e" in training_record(str(tmp_path), "tiny", ["e"])
     assert "is not known" in training_record(str(tmp_path), "other", ["d"])

@@ -285,6 +285,8 @@ def test_statistics_of_the_window_itself_make_frozen_and_window_norm_equal():
     torch.testing.assert_close(variance, frames.var(1, correction=0), atol=1e-4, rtol=1e-5)
     with pytest.raises(ValueError, match="no frame"):
         window.base_model.input_statistics(batch, torch.zeros_like(mask))
+    exact, _ = window.double().base_model.input_statistics(batch, mask)  # of float32 samples, as `forward` takes them
+    torch.testing.assert_close(exact, frames.mean(1), atol=1e-5, rtol=0)
 
 
 def test_stored_statistics_are_saved_and_loaded(tmp_path):

@@ -399,7 +399,7 @@ class SEMGTransformerModel(SEMGTransformerPreTrainedModel):
         """What `input_norm="frozen"` needs: mean and variance (conv_dim[0],), float64, of the outputs of the first
         convolution, over all real frames of a batch of recordings (batch, channels, time)."""
         layer = self.feature_extractor.conv_layers[0]
-        states = layer.conv(input_values).double()
+        states = layer.conv(input_values.to(self.dtype)).double()
         frames = states.transpose(1, 2)  # (batch, frames, channels)
         if attention_mask is None:
             frames = frames.flatten(0, 1)

@@ -253,7 +253,9 @@ class _Session:
 
 
 def _beside(generic: ModelArguments) -> type[CTCTask]:
-    """Training with CTC, with the scores of the generic model on the same sessions beside its own."""
+    """Training with CTC, with the scores of the generic model, without what the recipe changes in it, on the same
+    sessions beside its own."""
+    generic = ModelArguments(model_name_or_path=generic.model_name_or_path)
 
     class PersonalTask(CTCTask):
         def references(self, arguments: CTCArguments) -> dict[str, Any]:

@@ -159,6 +159,15 @@ def test_every_user_gets_a_model_and_only_what_is_missing_is_trained(personalise
     assert len(again["rows"]) == 3 * 2
 
 
+def test_the_generic_model_is_scored_as_it_is(personalise, generic, cache):
+    """Whatever the recipe changes in the personal ones."""
+    results = personalise(
+        users=["01"], model_config={"input_norm": "running", "attention_window": 3}, num_train_epochs=1
+    )
+    (row,) = [row for row in results["rows"] if row["model"] == "generic"]
+    assert row["cer"] == pytest.approx(cer_of(generic, cache, "01", "test"))
+
+
 def test_a_user_whose_training_fails_does_not_lose_the_others(personalise, trained, monkeypatch):
     run_seed = finetune.run_seed
 

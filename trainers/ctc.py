@@ -142,7 +142,7 @@ class CTCTask(Task):
         names = {name: window_subjects(split, cuttings[name]) for name, split in data.items()}
         self.subjects = {name: [names[name][i] for i in splits[name].indices] for name in data}
         self.texts = {name: text_facts(split, cuttings[name]) for name, split in data.items()}
-        check_texts(self.texts, corpus)
+        check_texts(data, self.texts, corpus)
 
     @classmethod
     def complete(cls, model: ModelArguments, arguments: CTCArguments) -> None:

@@ -136,16 +136,22 @@ def window_texts(split: datasets.Dataset, cutting: Cutting) -> Iterator[WindowTe
 
 
 def text_facts(split: datasets.Dataset, cutting: Cutting) -> dict[str, int]:
-    """How much text a split has: `keystrokes` in all its recordings, those `keystrokes_in_windows`,
-    `windows_without_keystrokes` and `recordings_without_keystrokes`."""
+    """How much text a split has: `keystrokes` in all its recordings, those `keystrokes_in_windows` and
+    `windows_without_keystrokes`."""
     keystrokes = keystrokes_of(split)
     texts = [len(text.ids) for text in window_texts(split, cutting)]
     return {
         "keystrokes": sum(len(ids) for ids, _ in keystrokes),
         "keystrokes_in_windows": sum(texts),
         "windows_without_keystrokes": texts.count(0),
-        "recordings_without_keystrokes": sum(len(ids) == 0 for ids, _ in keystrokes),
     }
+
+
+def _silent(split: datasets.Dataset) -> list[str]:
+    """The recordings without keystrokes."""
+    rows = zip(split["recording"], split["start"], strict=True)
+    names = [recording for recording, first in rows if first == 0]
+    return [name for name, (ids, _) in zip(names, keystrokes_of(split), strict=True) if not len(ids)]
 
 
 def too_long_texts(
@@ -167,11 +173,18 @@ def too_long_texts(
     return len(texts), int((needed > places[:, 1] - places[:, 0]).sum())
 
 
-def check_texts(facts: dict[str, dict[str, Any]], name: str) -> None:
-    """Raise `RecipeError` for a split without any keystroke, of which nothing can be learned and no score computed."""
+def check_texts(data: datasets.DatasetDict, facts: dict[str, dict[str, Any]], name: str) -> None:
+    """Raise `RecipeError` for a recording or the windows of a split without any keystroke: whatever was typed there
+    would be learned as rest, and nothing can be scored."""
     for split, found in facts.items():
         if not found["keystrokes_in_windows"]:
             raise RecipeError(
                 f"dataset {name}: no window of its {split} split has a keystroke; check the recordings, their events, "
                 "and dataset_config"
+            )
+        silent = _silent(data[split])
+        if silent:
+            raise RecipeError(
+                f"dataset {name}, {split} split: {len(silent)} recordings without keystrokes of its characters "
+                f"({', '.join(silent[:10])}{', ...' if silent[10:] else ''}); get their keystrokes, or leave them out"
             )

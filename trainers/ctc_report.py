@@ -56,15 +56,8 @@ def _detailed(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _notes(results: Mapping[str, Any]) -> str:
     """What of the data could not be learned from or scored."""
-    texts = results["texts"]
-    notes = []
-    for name, found in texts.items():
-        if found["recordings_without_keystrokes"]:
-            notes.append(f"{found['recordings_without_keystrokes']:,} recordings of {name} have no keystrokes")
-    too_long = texts.get("train", {}).get("windows_with_too_long_texts", 0)
-    if too_long:
-        notes.append(f"{too_long:,} training windows have more characters than frames, and teach nothing")
-    return f"\n{'; '.join(notes)}.\n" if notes else ""
+    too_long = results["texts"].get("train", {}).get("windows_with_too_long_texts", 0)
+    return f"\n{too_long:,} training windows have more characters than frames, and teach nothing.\n" if too_long else ""
 
 
 def _excerpt(example: Mapping[str, str] | None) -> str:

@@ -120,12 +120,25 @@ def test_how_much_text_there_is_is_counted(load_task, corpus):
     # of 4.5, 3.1 and 2 s, the whole seconds are windows
     inside = sum((typed(f"train{i}", s)[1] < 2000 * int(s)).sum() for i, s in enumerate(SECONDS["train"]))
     assert task.texts["train"]["keystrokes_in_windows"] == inside
-    assert task.texts["validation"]["recordings_without_keystrokes"] == 0
-    silent = load_task(
-        changed(corpus[0], "validation", lambda row: {"events": row["events"][: 99 * (row["recording"][-1] == "0")]})
+    assert task.texts["validation"]["windows_without_keystrokes"] == 0
+    resting = load_task(
+        changed(corpus[0], "validation", lambda row: {"events": row["events"][: 99 * (not row["start"])]})
     )
-    assert silent.texts["validation"]["recordings_without_keystrokes"] == 1
-    assert silent.texts["validation"]["windows_without_keystrokes"] == 1
+    assert resting.texts["validation"]["windows_without_keystrokes"] > 0
+
+
+def test_a_recording_without_keystrokes_is_named(load_task, corpus):
+    """It would be learned as rest, although somebody may have typed."""
+    for split in ("train", "test"):
+        kept = f"{split}0"
+        silent = changed(
+            corpus[0], split, lambda row, kept=kept: {"events": row["events"] * (row["recording"] == kept)}
+        )
+        with pytest.raises(
+            RecipeError, match=rf"{split} split: {len(SECONDS[split]) - 1} recordings .*\({split}1"
+        ) as error:
+            load_task(silent)
+        assert kept not in str(error.value)
 
 
 def test_texts_that_do_not_fit_their_frames_are_counted(load_task, corpus):

@@ -129,8 +129,8 @@ def check_timestamps(times: np.ndarray, sampling_rate: float, path: Path | str, 
     if back.size:
         first = int(back[0]) + 1
         raise RecordingError(
-            f"{path}, field 'time', sample {first}: {float(times[first])} s comes after {float(times[first - 1])} s; times must "
-            f"not go back: {_AGAIN}"
+            f"{path}, field 'time', sample {first}: {float(times[first])} s comes after {float(times[first - 1])} s; "
+            f"times must not go back: {_AGAIN}"
         )
     return int(np.count_nonzero(steps * sampling_rate > 1 + tolerance))
 

@@ -169,7 +169,7 @@ def plot_rows(rows: Sequence[Row], path: Path) -> None:
     ]
     bars = axes.barh(labels, [row.cer for row in reversed(rows)], color=colours[::-1])
     axes.bar_label(bars, fmt="%.1f", padding=3)
-    axes.set(xlabel="Character error rate of the test sessions, percent", xlim=(0, 1.1 * max(row.cer for row in rows)))
+    axes.set(xlabel="Character error rate of the test sessions, percent", xlim=(0, 1.15 * max(row.cer for row in rows)))
     save_figure(figure, path)
 
 

@@ -33,6 +33,7 @@ from tinymyo_hf.tinymyo.modeling_tinymyo import (
     TinyMyoModel,
 )
 from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
+from tinymyo_hf.tinymyo.modeling_tinymyo_speech import TinyMyoForCTC
 from tinymyo_hf.tokenization import EmgCharacterTokenizer
 
 # Each task's pipeline, and what loads its models: as what they were saved, else as the task wants them. Of regressions
@@ -51,6 +52,7 @@ def register() -> None:
     AutoFeatureExtractor.register(TinyMyoConfig, TinyMyoFeatureExtractor, exist_ok=True)
     AutoModel.register(TinyMyoConfig, TinyMyoModel, exist_ok=True)
     AutoModelForAudioFrameClassification.register(TinyMyoConfig, TinyMyoForFrameClassification, exist_ok=True)
+    AutoModelForCTC.register(TinyMyoConfig, TinyMyoForCTC, exist_ok=True)
     AutoModelForPreTraining.register(TinyMyoConfig, TinyMyoForPreTraining, exist_ok=True)
     AutoModelForSequenceClassification.register(TinyMyoConfig, TinyMyoForSequenceClassification, exist_ok=True)
     AutoConfig.register(SEMGTransformerConfig.model_type, SEMGTransformerConfig, exist_ok=True)

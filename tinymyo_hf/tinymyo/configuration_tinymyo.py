@@ -21,19 +21,27 @@ class TinyMyoConfig(PreTrainedConfig):
         patch_size (`int`, defaults to 20): Samples of one channel that make one token; windows are multiples of it.
         num_channels (`int`, defaults to 16): Electrodes the head was built for. The encoder itself takes any number
             where its stem is `"patches"`; only heads with `channel_fusion="concat"` depend on it.
-        stem (`"patches"` or `"convolution"`, defaults to `"patches"`): What makes tokens of samples: one linear map of
-            each patch of each channel, or a convolution over time that joins the channels and gives one token per
-            frame (the published model for discrete gestures).
+        stem (`"patches"`, `"convolution"` or `"residual"`, defaults to `"patches"`): What makes tokens of samples: one
+            linear map of each patch of each channel; a convolution over time that joins the channels and gives one
+            token per frame (the published model for discrete gestures); or residual blocks of convolutions, each of
+            which halves the rate (the published models for speech).
         stem_kernel_size, stem_stride (`int`, default to 21 and 10): Samples that a frame of the convolution sees, and
             samples from one frame to the next.
         stem_compression (`"reinhard"` or `"none"`, defaults to `"reinhard"`): What the convolution stem does to the
             raw samples first: `64 x / (32 + |x|)`, which bounds artefacts, or nothing.
+        num_stem_blocks (`int`, defaults to 3): Blocks of the residual stem; a frame is `2 ** num_stem_blocks` samples.
+        norm_position (`"pre"` or `"post"`, defaults to `"pre"`): Whether the layers normalise before attention and
+            feed-forward, with a norm after the last layer, or after each residual sum, without. The released models
+            for speech have `"post"`, though the paper says that they use the pretrained encoder.
         is_causal (`bool`, defaults to False): Whether a frame attends to itself and earlier frames only. Needs
             `stem="convolution"`.
-        position_embedding_type (`"rope"` or `"none"`, defaults to `"rope"`): Rotary positions over the flattened token
-            index (channel * patches + patch, or the frame), as the paper describes, or none. The implementation
-            released with the paper rotates along the head axis, which cancels in the attention scores: checkpoints
-            trained with it behave as `"none"`.
+        position_embedding_type (`"rope"`, `"relative"` or `"none"`, defaults to `"rope"`): Rotary positions over the
+            flattened token index (channel * patches + patch, or the frame), as the paper describes; learned positions
+            of the other frame relative to this one, in every layer (the models for speech); or none. The
+            implementation released with the paper rotates along the head axis, which cancels in the attention scores:
+            checkpoints trained with it behave as `"none"`.
+        max_relative_positions (`int`, defaults to 100): With relative positions, a frame attends to those fewer than so
+            many frames away.
         rope_parameters (`dict`, *optional*): `{"rope_type": "default", "rope_theta": 10000.0}` by default.
         hidden_dropout_prob (`float`, defaults to 0.1): Dropout after the attention projection and in the feed-forward.
         attention_probs_dropout_prob (`float`, defaults to 0.1): Dropout of the attention probabilities.
@@ -46,6 +54,15 @@ class TinyMyoConfig(PreTrainedConfig):
         power_loss_weight (`float`, defaults to 0): Weight of a second target of [`TinyMyoForPreTraining`], the
             logarithm of each patch's RMS; 0, the paper's recipe, has none.
         regression_hidden_size (`int`, defaults to 256): Width of the regression head.
+        num_mel_bins (`int`, defaults to 80): Outputs per frame of [`TinyMyoForSpeechSynthesis`]: the logarithm of 80
+            mel energies, as released, or the 26 cepstral coefficients that the paper writes of.
+        num_phonemes (`int`, defaults to 48): Its auxiliary classes.
+        phoneme_loss_weight (`float`, defaults to 0.5): Weight of their cross-entropy.
+        vocab_size (`int`, defaults to 38): Outputs of [`TinyMyoForCTC`]: 37 characters and the blank.
+        pad_token_id (`int`, *optional*): The blank of CTC; the last of `vocab_size` by default.
+        ctc_loss_reduction (`"mean"` or `"sum"`, defaults to `"mean"`): Over the batch, as `torch.nn.CTCLoss` means it.
+        ctc_zero_infinity (`bool`, defaults to True): Whether texts longer than their recording count as nothing, not
+            as infinite.
         target_length (`int`, *optional*): Frames that [`TinyMyoForRegression`] predicts per window; by default one
             per input sample.
 
@@ -64,12 +81,15 @@ class TinyMyoConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
     patch_size: int = 20
     num_channels: int = 16
-    stem: Literal["patches", "convolution"] = "patches"
+    stem: Literal["patches", "convolution", "residual"] = "patches"
     stem_kernel_size: int = 21
     stem_stride: int = 10
     stem_compression: Literal["reinhard", "none"] = "reinhard"
+    num_stem_blocks: int = 3
+    norm_position: Literal["pre", "post"] = "pre"
     is_causal: bool = False
-    position_embedding_type: Literal["rope", "none"] = "rope"
+    position_embedding_type: Literal["rope", "relative", "none"] = "rope"
+    max_relative_positions: int = 100
     rope_parameters: dict | None = None
     hidden_dropout_prob: float | int = 0.1
     attention_probs_dropout_prob: float | int = 0.1
@@ -81,6 +101,13 @@ class TinyMyoConfig(PreTrainedConfig):
     visible_loss_weight: float | int = 0.1
     power_loss_weight: float | int = 0.0
     regression_hidden_size: int = 256
+    num_mel_bins: int = 80
+    num_phonemes: int = 48
+    phoneme_loss_weight: float | int = 0.5
+    vocab_size: int = 38
+    pad_token_id: int | None = None
+    ctc_loss_reduction: Literal["mean", "sum"] = "mean"
+    ctc_zero_infinity: bool = True
     target_length: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -91,13 +118,16 @@ class TinyMyoConfig(PreTrainedConfig):
                 f'rope_parameters["rope_type"] must be "default", got {self.rope_parameters["rope_type"]!r}: '
                 "other types scale to longer texts, which windows of EMG do not need."
             )
+        if self.pad_token_id is None:
+            self.pad_token_id = self.vocab_size - 1
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
         """Checks that the fields fit together (called by the strict dataclass after construction)."""
         for field in (
             "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size",
-            "num_channels", "stem_kernel_size", "stem_stride", "regression_hidden_size",
+            "num_channels", "stem_kernel_size", "stem_stride", "num_stem_blocks", "max_relative_positions",
+            "num_mel_bins", "num_phonemes", "vocab_size", "regression_hidden_size",
         ):  # fmt: skip
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}.")
@@ -109,10 +139,18 @@ class TinyMyoConfig(PreTrainedConfig):
                 f"({self.num_attention_heads}): choose a width such as "
                 f"{-(-self.hidden_size // self.num_attention_heads) * self.num_attention_heads}."
             )
-        if self.is_causal and self.stem == "patches":
+        if self.is_causal and self.stem != "convolution":
             raise ValueError(
-                'is_causal=True needs stem="convolution": patches of several channels have no single order in time.'
+                'is_causal=True needs stem="convolution": patches of several channels have no single order in time, '
+                "and the residual stem sees the future."
             )
+        if self.position_embedding_type == "relative" and (self.stem == "patches" or self.is_causal):
+            raise ValueError(
+                'position_embedding_type="relative" needs stem="residual", or a convolution stem with is_causal=False: '
+                "patches of several channels have no distance in time."
+            )
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise ValueError(f"pad_token_id={self.pad_token_id} must be one of the vocab_size={self.vocab_size} ids.")
         if self.position_embedding_type == "rope":
             head_size = self.hidden_size // self.num_attention_heads
             if head_size % 2:
@@ -123,18 +161,34 @@ class TinyMyoConfig(PreTrainedConfig):
         for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "mask_ratio"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)}.")
-        if self.power_loss_weight < 0:
-            raise ValueError(f"power_loss_weight must be at least 0, got {self.power_loss_weight}.")
+        for field in ("power_loss_weight", "phoneme_loss_weight"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}.")
+
+    @property
+    def frame_stride(self) -> int:
+        """Samples from one token of a channel, or one frame of all channels, to the next."""
+        return {
+            "patches": self.patch_size,
+            "convolution": self.stem_stride,
+            "residual": 2**self.num_stem_blocks,
+        }[self.stem]
 
     def num_frames(self, samples: int) -> int:
-        """Frames that the convolution stem makes of a recording of `samples` samples.
+        """Frames that the stem makes of a recording of `samples` samples.
 
-        Frame f sees samples `f * stem_stride` to `f * stem_stride + stem_kernel_size - 1`; what belongs to the frames
-        of a target sampled like the recording is therefore `target[stem_kernel_size - 1 :: stem_stride]`.
+        Frame f of the convolution sees samples `f * stem_stride` to `f * stem_stride + stem_kernel_size - 1`; what
+        belongs to the frames of a target sampled like the recording is therefore
+        `target[stem_kernel_size - 1 :: stem_stride]`. Frame f of the residual stem begins at sample `8 f`, and the last
+        one may be in part beyond the end.
 
         Raises:
-            ValueError: the recording is shorter than one frame.
+            ValueError: the recording is shorter than one frame of the convolution, or empty.
         """
+        if self.stem == "residual":
+            if samples < 1:
+                raise ValueError("no samples: give a longer recording.")
+            return -(-samples // self.frame_stride)
         if samples < self.stem_kernel_size:
             raise ValueError(
                 f"{samples} samples are fewer than one frame sees (stem_kernel_size={self.stem_kernel_size}): "
@@ -148,6 +202,14 @@ NEUROMOTOR_GESTURES = (
     "index_press", "index_release", "middle_press", "middle_release",
     "thumb_click", "thumb_down", "thumb_in", "thumb_out", "thumb_up",
 )  # fmt: skip
+
+_SPEECH = {
+    "num_channels": 8,
+    "stem": "residual",
+    "norm_position": "post",
+    "position_embedding_type": "relative",
+    "drop_path_rate": 0.0,
+}
 
 # Named variants of the paper: keyword arguments of TinyMyoConfig. `num_labels` of a regression is its outputs.
 TINYMYO_PRESETS: dict[str, dict[str, Any]] = {
@@ -168,6 +230,8 @@ TINYMYO_PRESETS: dict[str, dict[str, Any]] = {
         "id2label": dict(enumerate(NEUROMOTOR_GESTURES)),
         "label2id": {gesture: index for index, gesture in enumerate(NEUROMOTOR_GESTURES)},
     },
+    "tinymyo-gaddy-recognition": {"architectures": ["TinyMyoForCTC"], **_SPEECH},
+    "tinymyo-gaddy-synthesis": {"architectures": ["TinyMyoForSpeechSynthesis"], **_SPEECH},
 }
 
 __all__ = ["TINYMYO_PRESETS", "TinyMyoConfig"]

@@ -24,6 +24,8 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_tinymyo import TinyMyoConfig
 from .cpu_training_tinymyo import TinyMyoDropout, dropout_attention_forward, runs_on_cpu
 from .cpu_training_tinymyo import dropout as dropout_of
+from .relative_positions_tinymyo import TinyMyoRelativePositions
+from .stem_residual_tinymyo import TinyMyoResidualStem
 from .stem_tinymyo import TinyMyoConvolutionStem, check_input_values, zero_padding
 
 # Mean square below which patches count as silent, of signals with a standard deviation near 1.
@@ -164,6 +166,8 @@ class TinyMyoAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.proj_dropout = TinyMyoDropout(config.hidden_dropout_prob)
+        relative = config.position_embedding_type == "relative"
+        self.relative_positions = TinyMyoRelativePositions(config) if relative else None
 
     def forward(
         self,
@@ -180,6 +184,8 @@ class TinyMyoAttention(nn.Module):
             cos, sin = (table[:, :, None, None] for table in position_embeddings)
             query_key = apply_rotary_pos_emb(query_key, cos, sin)
         query, key = query_key.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, tokens, head_dim)
+        if self.relative_positions is not None:
+            attention_mask = self.relative_positions(query, attention_mask)
 
         output, weights = self._attention_function()(
             self,
@@ -197,6 +203,15 @@ class TinyMyoAttention(nn.Module):
 
     def _attention_function(self) -> Callable:
         implementation = self.config._attn_implementation
+        if self.relative_positions is not None:
+            if implementation not in ("eager", "sdpa"):
+                raise ValueError(
+                    f"{implementation} takes no scores to add, which relative positions are: load the model with "
+                    'attn_implementation="sdpa" or "eager".'
+                )
+            # torch's fused kernels have no gradient for such scores on CPU, and dropout there is faster this way.
+            if self.training and runs_on_cpu(self.qkv.weight):
+                return eager_attention_forward
         # torch's fused CPU kernel has no dropout, and its fall-back is slow.
         if implementation == "sdpa" and self.training and self.attention_dropout and runs_on_cpu(self.qkv.weight):
             return dropout_attention_forward
@@ -224,8 +239,10 @@ class TinyMyoLayer(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = TinyMyoMLP(config)
         self.drop_path = TinyMyoDropPath(config)
-        # The residual branches of deeper layers start smaller.
-        self.attention.proj.init_gain = self.mlp.fc2.init_gain = (2 * (layer_idx + 1)) ** -0.5
+        self.pre_norm = config.norm_position == "pre"
+        if self.pre_norm:
+            # The residual branches of deeper layers start smaller.
+            self.attention.proj.init_gain = self.mlp.fc2.init_gain = (2 * (layer_idx + 1)) ** -0.5
 
     def forward(
         self,
@@ -238,10 +255,13 @@ class TinyMyoLayer(GradientCheckpointingLayer):
 
         def attention_branch(states, mask, cos, sin):
             positions = None if cos is None else (cos, sin)
-            return self.attention(self.norm1(states), attention_mask=mask, position_embeddings=positions, **kwargs)[0]
+            states = self.norm1(states) if self.pre_norm else states
+            return self.attention(states, attention_mask=mask, position_embeddings=positions, **kwargs)[0]
 
         hidden_states = self.drop_path(hidden_states, attention_branch, attention_mask, cos, sin)
-        return self.drop_path(hidden_states, lambda states: self.mlp(self.norm2(states)))
+        if self.pre_norm:
+            return self.drop_path(hidden_states, lambda states: self.mlp(self.norm2(states)))
+        return self.norm2(self.drop_path(self.norm1(hidden_states), self.mlp))
 
 
 class TinyMyoPreTrainedModel(PreTrainedModel):
@@ -270,6 +290,8 @@ class TinyMyoPreTrainedModel(PreTrainedModel):
                 init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.Conv1d):
             init.kaiming_uniform_(module.weight)
+        elif isinstance(module, TinyMyoRelativePositions):
+            init.normal_(module.weight, std=module.weight.shape[-1] ** -0.5)
         elif isinstance(module, TinyMyoForPreTraining):
             std = self.config.initializer_range
             init.trunc_normal_(module.mask_token, mean=0.0, std=std, a=-std, b=std)
@@ -286,7 +308,7 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
     """The TinyMyo encoder without a head.
 
     With `stem="patches"` any number of channels and patches, one token for each patch of each channel; with
-    `stem="convolution"` one token for each frame of all channels.
+    `stem="convolution"` or "residual" one token for each frame of all channels.
     """
 
     def __init__(self, config: TinyMyoConfig):
@@ -294,12 +316,17 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
         if config.stem == "patches":
             self.patch_embedding = TinyMyoPatchEmbedding(config.patch_size, config.hidden_size)
         else:
-            self.stem = TinyMyoConvolutionStem(config)
+            self.stem = (TinyMyoConvolutionStem if config.stem == "convolution" else TinyMyoResidualStem)(config)
             # A pretrained encoder's layers fit under this stem, its patch embedding has no use.
             self._keys_to_ignore_on_load_unexpected = {r"^(tinymyo\.)?patch_embedding\."}
         self.rotary_emb = TinyMyoRotaryEmbedding(config) if config.position_embedding_type == "rope" else None
         self.layers = nn.ModuleList([TinyMyoLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)])
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        if config.norm_position == "pre":
+            self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        else:
+            self.norm = nn.Identity()
+            ignored = getattr(self, "_keys_to_ignore_on_load_unexpected", None) or set()
+            self._keys_to_ignore_on_load_unexpected = {*ignored, r"^(tinymyo\.)?norm\."}
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -330,8 +357,8 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
         channel_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(batch, channels, time) -> embeddings (batch, rows, frames, hidden_size): a row of patches for each channel,
-        or a single row of frames after a convolution stem."""
-        if self.config.stem == "convolution":
+        or a single row of frames after another stem."""
+        if self.config.stem != "patches":
             return self.stem(input_values, attention_mask, channel_mask)[:, None]
         patches = self.to_patches(input_values, attention_mask)
         return self.patch_embedding(patches.to(self.patch_embedding.weight.dtype))
@@ -340,7 +367,7 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
         self, attention_mask: torch.Tensor | None, channel_mask: torch.Tensor | None, channels: int, patches: int
     ) -> torch.Tensor | None:
         """Sample mask (batch, time) and channel mask (batch, channels) -> token mask (batch, channels * patches)."""
-        if self.config.stem == "convolution":
+        if self.config.stem != "patches":
             return self.stem.frame_mask(attention_mask)
         if attention_mask is None and channel_mask is None:
             return None
@@ -368,8 +395,8 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
                 are normalised by the feature extractor (z-score or [-1, 1]); the convolution stem takes raw values.
             attention_mask: (batch, time), 1 for real samples and 0 for padding; padding comes last in a causal model.
             channel_mask: (batch, channels), 1 for real channels and 0 for padding.
-            inputs_embeds: (batch, channels, patches, hidden_size), or (batch, 1, frames, hidden_size) in the place of a
-                convolution stem's, instead of `input_values`.
+            inputs_embeds: (batch, channels, patches, hidden_size), or (batch, 1, frames, hidden_size) in the place of
+                another stem's, instead of `input_values`.
 
         Returns:
             `last_hidden_state` (batch, channels * patches, hidden_size), or (batch, frames, hidden_size).
@@ -410,12 +437,13 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
 
 def require_patches(model: nn.Module, config: TinyMyoConfig) -> None:
     """Raises:
-    ValueError: the encoder has a convolution stem, whose frames this head cannot work on.
+    ValueError: the encoder has another stem, whose frames this head cannot work on.
     """
     if config.stem != "patches":
         raise ValueError(
-            f'{type(model).__name__} works on patches, but config.stem is "{config.stem}": use '
-            'TinyMyoForFrameClassification, or load the encoder with stem="patches", is_causal=False.'
+            f'{type(model).__name__} works on patches, but config.stem is "{config.stem}": use a model of frames '
+            "(TinyMyoForFrameClassification, TinyMyoForCTC, TinyMyoForSpeechSynthesis), "
+            'or load the encoder with stem="patches", is_causal=False.'
         )
 
 

@@ -38,6 +38,29 @@ def zero_padding(input_values: torch.Tensor, attention_mask: torch.Tensor | None
     return torch.where(attention_mask[:, None].bool(), input_values, 0.0)
 
 
+def check_channels(
+    config: TinyMyoConfig,
+    input_values: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    channel_mask: torch.Tensor | None,
+) -> None:
+    """Raises:
+    ValueError: as `check_input_values`, or another number of channels than the stem joins.
+    """
+    check_input_values(input_values, attention_mask)
+    channels = input_values.shape[1]
+    if channels != config.num_channels:
+        raise ValueError(
+            f"The stem joins {config.num_channels} channels (config.num_channels), but input_values has {channels}: "
+            f"select or pad channels, or train a model with num_channels={channels}."
+        )
+    if channel_mask is not None and channel_mask.shape != input_values.shape[:2]:
+        raise ValueError(
+            f"channel_mask must be (batch, channels) = {tuple(input_values.shape[:2])}, got "
+            f"{tuple(channel_mask.shape)}."
+        )
+
+
 class TinyMyoConvolutionStem(nn.Module):
     """Raw samples (batch, channels, time) -> frames (batch, frames, hidden_size): compression, a convolution over time
     that joins the channels, GELU, dropout, layer norm."""
@@ -89,17 +112,6 @@ class TinyMyoConvolutionStem(nn.Module):
     def _check(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, channel_mask: torch.Tensor | None
     ) -> None:
-        check_input_values(input_values, attention_mask)
-        channels = input_values.shape[1]
-        if channels != self.config.num_channels:
-            raise ValueError(
-                f"The stem joins {self.config.num_channels} channels (config.num_channels), but input_values has "
-                f"{channels}: select or pad channels, or train a model with num_channels={channels}."
-            )
-        if channel_mask is not None and channel_mask.shape != input_values.shape[:2]:
-            raise ValueError(
-                f"channel_mask must be (batch, channels) = {tuple(input_values.shape[:2])}, "
-                f"got {tuple(channel_mask.shape)}."
-            )
+        check_channels(self.config, input_values, attention_mask, channel_mask)
         if not torch.compiler.is_exporting():
             self.config.num_frames(input_values.shape[2])

@@ -7,11 +7,13 @@ it would have sounded like at that pace.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from ..content import Signal
-from .anatomy import FACE_ELECTRODES, FACE_MUSCLES, Block, draw_face, next_face_session
+from .anatomy import FACE_ELECTRODES, FACE_MUSCLES, Block, Face, draw_face, next_face_session
 from .signals import CONTROL_RATE, Apparatus, drives_of, in_steps, simulate_emg, with_tone
 from .text import LEXICON, random_sentence
 
@@ -19,6 +21,8 @@ FACE_APPARATUS = Apparatus(rate=1600, widths=(1.0e-3, 1.5e-3, 2.1e-3, 3.0e-3), h
 NUM_CHANNELS = len(FACE_ELECTRODES)
 MELS = 80
 MEL_NAMES = tuple(f"mel {band}" for band in range(MELS))
+_TOP = 2595 * np.log10(1 + 8000 / 700)
+MEL_CENTRES = 700 * (10 ** (np.linspace(0, _TOP, MELS + 2)[1:-1] / 2595) - 1)  # Hz
 
 ARTICULATORS: dict[str, dict[str, float]] = {
     "close": {
@@ -99,6 +103,60 @@ FLOOR = np.log(1e-5)  # of the log-mel frames
 SILENT_PACE, SILENT_EFFORT = 1.15, 1.15
 
 
+@dataclass(frozen=True)
+class Speaker:
+    """One person with electrodes on.
+
+    Attributes:
+        drives: of each muscle by each articulator, (articulators, muscles).
+        tract: resonances against the average. pace: durations against the average.
+    """
+
+    face: Face
+    drives: np.ndarray
+    tract: float
+    pace: float
+
+    def on_another_day(self, day: np.random.Generator) -> "Speaker":
+        """The same person with the electrodes placed anew."""
+        return replace(self, face=next_face_session(self.face, day))
+
+
+class Spoken(NamedTuple):
+    """A sentence: samples (8, time) in V; phone ids `track`, `progress` of each phone (0 to 1), both (steps,), and
+    `log_mel` (steps, 80), at `CONTROL_RATE`."""
+
+    samples: np.ndarray
+    track: np.ndarray
+    progress: np.ndarray
+    log_mel: np.ndarray
+
+
+def draw_speaker(person: np.random.Generator) -> Speaker:
+    """A person at random."""
+    face = draw_face(person)
+    drives = drives_of(list(ARTICULATORS.values()), FACE_MUSCLES)
+    drives = drives * person.lognormal(0, 0.15, drives.shape)
+    return Speaker(face, drives, tract=person.uniform(0.87, 1.15), pace=person.uniform(0.85, 1.15))
+
+
+def say(
+    words: list[str], speaker: Speaker, silent: bool, sampling_rate: int, rng: np.random.Generator, pace: float = 1.0
+) -> Spoken:
+    """One sentence with at least one word, between two short silences.
+
+    Args:
+        words: out of `LEXICON`.
+        silent: mouthed, not spoken; `log_mel` is then what it would have sounded like.
+        sampling_rate: Hz, a divisor of the rate of `FACE_APPARATUS`.
+        pace: durations against how this person speaks otherwise.
+    """
+    track, progress = _pronounce(words, pace * speaker.pace * (SILENT_PACE if silent else 1.0), rng)
+    excitation = with_tone(speaker.drives.T @ _articulate(track, silent, rng), rng)
+    samples = simulate_emg(speaker.face, excitation, sampling_rate, rng, FACE_APPARATUS)
+    return Spoken(samples, track, progress, _log_mel(track, progress, speaker.tract, rng))
+
+
 def simulate_speech(block: Block, modes: tuple[str, ...]) -> Iterator[Signal]:
     """The sentences of one block, until `block.duration` is full; at least one.
 
@@ -109,24 +167,18 @@ def simulate_speech(block: Block, modes: tuple[str, ...]) -> Iterator[Signal]:
         samples int16 (channels, time) in steps of 10 uV; text in lower case; phones (frames,), ids in `PHONE_NAMES`;
         targets (frames, 80), natural logarithm of mel energies between 1e-5 and about 1; metadata "mode".
     """
-    person, day, now = block.person(), block.day(), block.now()
-    face = next_face_session(draw_face(person), day)
-    drives = drives_of(list(ARTICULATORS.values()), FACE_MUSCLES)
-    drives = drives * person.lognormal(0, 0.15, drives.shape)
-    tract, pace = person.uniform(0.87, 1.15), person.uniform(0.85, 1.15)
+    now = block.now()
+    speaker = draw_speaker(block.person()).on_another_day(block.day())
     left, number = block.duration, 1
     while left > 0:
         mode = str(now.choice(modes))
-        silent = mode == "silent"
         words = random_sentence(now)
-        track, progress = _pronounce(words, pace * (SILENT_PACE if silent else 1.0), now)
-        excitation = with_tone(drives.T @ _articulate(track, silent, now), now)
-        samples = simulate_emg(face, excitation, block.sampling_rate, now, FACE_APPARATUS)
+        samples, track, _, log_mel = say(words, speaker, mode == "silent", block.sampling_rate, now)
         at = (block.frame_times(samples.shape[1]) * CONTROL_RATE + 1e-6).astype(np.int64)
         yield Signal(
             in_steps(samples),
             block.sampling_rate,
-            targets=_log_mel(track, progress, tract, now)[at],
+            targets=log_mel[at],
             text=" ".join(words),
             phones=track[at],
             metadata={"mode": mode},
@@ -169,8 +221,6 @@ def _articulate(track: np.ndarray, silent: bool, rng: np.random.Generator) -> np
 
 def _log_mel(track: np.ndarray, progress: np.ndarray, tract: float, rng: np.random.Generator) -> np.ndarray:
     """Frames at `CONTROL_RATE` float32 (time, 80) of a vocal tract with resonances higher by `tract`."""
-    top = 2595 * np.log10(1 + 8000 / 700)
-    centres = 700 * (10 ** (np.linspace(0, top, MELS + 2)[1:-1] / 2595) - 1)
     closed = np.where(np.isin(track, STOPS) & (progress < 0.6), 0.02, 1.0)
     voiced = RESONANCES[track, 0] > 0
     loudness = _smooth(voiced * closed, 5)[:, None]
@@ -178,10 +228,10 @@ def _log_mel(track: np.ndarray, progress: np.ndarray, tract: float, rng: np.rand
     for level, width, resonance in zip((1.0, 0.35, 0.1), (90, 130, 180), RESONANCES.T * tract, strict=True):
         # resonances glide from phone to phone, also through sounds that have none
         path = _smooth(np.interp(np.arange(len(track)), np.flatnonzero(voiced), resonance[track][voiced]), 9)
-        energies += loudness * level / (1 + ((centres - path[:, None]) / width) ** 2)
+        energies += loudness * level / (1 + ((MEL_CENTRES - path[:, None]) / width) ** 2)
     level, hertz = NOISE[track].T
     level = _smooth(0.1 * (level / 9) ** 2 * closed, 5)
-    energies += level[:, None] * np.exp(-(((centres - hertz[:, None]) / 1500) ** 2) / 2)
+    energies += level[:, None] * np.exp(-(((MEL_CENTRES - hertz[:, None]) / 1500) ** 2) / 2)
     decline = np.linspace(0.3, -0.5, len(track))[:, None]
     frames = np.log(np.maximum(energies, 0) + 3e-5) + decline + rng.normal(0, 0.25, energies.shape)
     return np.maximum(frames, FLOOR).astype(np.float32)

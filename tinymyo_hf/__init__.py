@@ -26,6 +26,7 @@ _PUBLIC = {
     "TinyMyoForSequenceClassification": "tinymyo.modeling_tinymyo",
     "TinyMyoForSpeechSynthesis": "tinymyo.modeling_tinymyo_speech",
     "TinyMyoModel": "tinymyo.modeling_tinymyo",
+    "TinyMyoProcessor": "processing",
     "BeamSearchDecoder": "decoding",
     "GreedyStream": "decoding",
     "greedy_decode": "decoding",

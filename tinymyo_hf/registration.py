@@ -20,6 +20,7 @@ from tinymyo_hf.pipelines import (
     EmgToTextPipeline,
     SavedModel,
 )
+from tinymyo_hf.processing import TinyMyoProcessor
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
 from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGTransformerFeatureExtractor
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, SEMGTransformerModel
@@ -50,6 +51,8 @@ def register() -> None:
     """Registers every model type and pipeline. Registering again changes nothing."""
     AutoConfig.register(TinyMyoConfig.model_type, TinyMyoConfig, exist_ok=True)
     AutoFeatureExtractor.register(TinyMyoConfig, TinyMyoFeatureExtractor, exist_ok=True)
+    AutoTokenizer.register(TinyMyoConfig, EmgCharacterTokenizer, exist_ok=True)
+    AutoProcessor.register(TinyMyoConfig, TinyMyoProcessor, exist_ok=True)
     AutoModel.register(TinyMyoConfig, TinyMyoModel, exist_ok=True)
     AutoModelForAudioFrameClassification.register(TinyMyoConfig, TinyMyoForFrameClassification, exist_ok=True)
     AutoModelForCTC.register(TinyMyoConfig, TinyMyoForCTC, exist_ok=True)

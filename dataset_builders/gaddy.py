@@ -30,6 +30,7 @@ from typing import ClassVar
 import datasets
 import numpy as np
 
+from tinymyo_hf.audio import FRAME_RATE, NUM_MELS, log_mel
 from tinymyo_hf.recordings import read_recording as read_file
 from tinymyo_hf.signal import SignalError
 
@@ -37,7 +38,7 @@ from .archives import find_root
 from .base import Download, EmgBuilder, EmgBuilderConfig, Recording, Signal, logger
 from .config import FROM_PROTOCOL
 from .errors import ConfigError, LayoutError, RecordingError
-from .gaddy_audio import FRAME_RATE, NUM_MELS, PHONES, SILENCE, count_frames, log_mel, read_flac, read_phones
+from .gaddy_audio import PHONES, SILENCE, count_frames, read_flac, read_phones
 from .gaddy_split import Location, official_split, read_split
 from .protocols import natural_key
 

@@ -1,18 +1,13 @@
-"""What was said, per frame of 256 audio samples at 22,050 Hz: log-mel spectrum and phone.
-
-The spectrum is that on which HiFi-GAN vocoders are trained (80 mel bands of 0 to 8 kHz on Slaney's scale, magnitude
-spectra of 1024 samples, natural logarithm), as in https://github.com/dgaddy/silent_speech.
-"""
+"""What was said: audio at 22,050 Hz, and the phone of each frame of 256 samples of it."""
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers.audio_utils import mel_filter_bank
 
+from tinymyo_hf.audio import AUDIO_RATE, FFT_LENGTH, FRAME_RATE, HOP_LENGTH
 from tinymyo_hf.signal import resample
 
 from .errors import ConfigError, RecordingError
@@ -21,11 +16,7 @@ from .textgrid import read_textgrid
 if TYPE_CHECKING:
     import soundfile
 
-AUDIO_RATE = 22_050
 RAW_AUDIO_RATES = (16_000, AUDIO_RATE)
-HOP = 256
-FRAME_RATE = AUDIO_RATE / HOP
-NUM_MELS = 80
 
 # ARPAbet without stress, with the reduced vowels, flaps and syllabic consonants of the reference's inventory.
 # fmt: off
@@ -37,8 +28,6 @@ PHONES = (
 # fmt: on
 SILENCE = PHONES.index("sil")
 _SILENT_LABELS = ("", "sp", "spn", "sil")
-_FFT = 1024
-_LEAST = 1e-5
 _SAMPLES_AT_ONCE = 1 << 16
 
 
@@ -54,26 +43,15 @@ def read_flac(path: Path) -> np.ndarray:
             parts.append(part[:, 0])
         rate = file.samplerate
     audio = np.concatenate(parts) if parts else np.empty(0)
-    if len(audio) < _FFT:
-        raise RecordingError(f"{path}: {len(audio)} samples are too short for a spectrum of {_FFT}; leave it out")
+    if len(audio) < FFT_LENGTH:
+        raise RecordingError(f"{path}: {len(audio)} samples are too short for a spectrum of {FFT_LENGTH}; leave it out")
     return resample(audio[None], rate, AUDIO_RATE)[0].clip(-1, 1)
 
 
 def count_frames(path: Path) -> int:
     """How many frames an audio file makes, from its header alone."""
     with _open_flac(path) as file:
-        return round(file.frames * AUDIO_RATE / file.samplerate) // HOP
-
-
-def log_mel(audio: np.ndarray) -> np.ndarray:
-    """Logarithm of the mel spectrum of `audio` (samples at 22,050 Hz): float32 (samples // 256, 80), at least ln 1e-5.
-
-    Frame i covers the 1024 samples around sample 256 i + 128; the ends are mirrored.
-    """
-    padded = np.pad(audio, (_FFT - HOP) // 2, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT)[::HOP]
-    magnitudes = np.sqrt(np.abs(np.fft.rfft(frames * _hann(), axis=1)) ** 2 + 1e-9)
-    return np.log(np.maximum(magnitudes @ _mel_filters(), _LEAST)).astype(np.float32)
+        return round(file.frames * AUDIO_RATE / file.samplerate) // HOP_LENGTH
 
 
 def read_phones(path: Path, frames: int) -> tuple[np.ndarray, int]:
@@ -125,14 +103,3 @@ def _open_flac(path: Path) -> Iterator["soundfile.SoundFile"]:
             yield file
     except (soundfile.SoundFileError, OSError) as error:
         raise RecordingError(f"{path}: truncated or damaged ({error}); download it again") from error
-
-
-@functools.cache
-def _hann() -> np.ndarray:
-    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_FFT) / _FFT)
-
-
-@functools.cache
-def _mel_filters() -> np.ndarray:
-    """(513, 80): weight of each bin of a spectrum in each band."""
-    return mel_filter_bank(_FFT // 2 + 1, NUM_MELS, 0.0, 8000.0, AUDIO_RATE, norm="slaney", mel_scale="slaney")

@@ -38,14 +38,14 @@ class Format:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = list(self.rows(result))
         if path.suffix.lower() == ".npy":
-            with _replacing(path, "wb") as file:
+            with replacing(path, "wb") as file:
                 np.save(file, np.array(rows, dtype=np.float64).reshape(len(rows), -1))
         elif path.suffix.lower() == ".json":
-            with _replacing(path, "w") as file:
+            with replacing(path, "w") as file:
                 json.dump(result, file, indent=2, ensure_ascii=False, default=_plain)
                 file.write("\n")
         else:
-            with _replacing(path, "w") as file:
+            with replacing(path, "w") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow(self.header(result))
                 writer.writerows(rows)
@@ -146,7 +146,7 @@ def _plain(array: np.ndarray) -> list:
 
 
 @contextmanager
-def _replacing(path: Path, mode: str) -> Iterator[BinaryIO | TextIO]:
+def replacing(path: Path, mode: str) -> Iterator[BinaryIO | TextIO]:
     """A file that takes its name when all is written: a failure leaves the old file, or none."""
     partial = path.with_name(f".{path.name}.partial")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}

@@ -17,6 +17,7 @@ from typer.core import TyperArgument, TyperCommand
 
 from tinymyo_hf.cli_experiments import personalize, reproduce, search
 from tinymyo_hf.cli_models import convert, info
+from tinymyo_hf.cli_simulate import simulate
 from tinymyo_hf.cli_stream import stream
 
 app = typer.Typer(
@@ -330,8 +331,8 @@ def predict(
         typer.echo(f"{prediction.write(output)} written to {output}")
 
 
-for about_models in (info, convert):
-    _command()(about_models)
+for without_fields in (info, convert, simulate):
+    _command()(without_fields)
 
 
 def _builder_fields(arguments: list[str]) -> dict[str, Any]:

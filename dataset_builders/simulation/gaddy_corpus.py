@@ -3,7 +3,11 @@
 One person reads sentences with eight electrodes on face and throat. The sentences of one book are read twice on the
 same day, aloud and in silence, each time at another pace; those of a second book aloud only. Each day the electrodes
 are placed anew. The files are those of Zenodo record 4064409 and of the alignments published with it, as
-`dataset_builders.gaddy` describes them; `SPLIT_FILE` holds out sentences of the first book for the option `split_file`.
+`dataset_builders.gaddy` describes them; `SPLIT_FILE` holds out sentences of the first book:
+
+    write_gaddy_corpus("corpus")
+    data, extractor = load_corpus("gaddy", "corpus", split_file="split.json")
+
 Signals, sound and text are simulated: nothing in them comes from the recorded corpus.
 """
 
@@ -36,7 +40,7 @@ PACE_SPREAD = 0.1
 SILENCE_SECONDS = 2.0
 ROOM = 3e-4  # standard deviation of the noise that a microphone picks up, of full scale
 MAINS = 60.0  # Hz; the simulator's own hum is of 50 Hz
-VOWELS = frozenset("aa ae ah ao aw ay eh er ey ih iy ow oy uh uw".split())
+VOWELS = frozenset(["aa", "ae", "ah", "ao", "aw", "ay", "eh", "er", "ey", "ih", "iy", "ow", "oy", "uh", "uw"])
 MAX_SENTENCES = 10_000
 _PEOPLE, _DAYS, _TEXTS, _SPLITS = range(4)  # what a random generator is for
 
@@ -164,7 +168,6 @@ def _written(words: list[str], rng: np.random.Generator) -> str:
 def _sessions(parallel: list[Sentence], others: list[Sentence], seed: int) -> Iterator[Session]:
     """Who reads what when: on each day one placement of the electrodes, and one order of the sentences."""
     person = draw_speaker(np.random.default_rng([seed, _PEOPLE]))
-    person = replace(person, face=replace(person.face, hum=0.0))
     number = 0
     for part, sentences in enumerate((parallel, others)):
         for day in range(math.ceil(len(sentences) / SESSION_SENTENCES)):
@@ -256,7 +259,7 @@ def _textgrid(spoken: Spoken, words: list[str]) -> str:
     spans: list[tuple[float, float, str]] = []
     for start, end, phone in zip(edges[:-1], edges[1:], spoken.track[starts], strict=True):
         if phone == SILENCE:
-            inner = 0 < start and end < edges[-1]
+            inner = start > 0 and end < edges[-1]
             phones.append((start, end, "sp" if inner else ""))
             spans.append((start, end, ""))
             continue

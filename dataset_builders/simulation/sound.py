@@ -1,4 +1,4 @@
-"""The sound of a simulated sentence: a source (pulses of the larynx and noise) shaped by the resonances of the mouth."""
+"""The sound of a simulated sentence: pulses of the larynx and noise, shaped by the resonances of the mouth."""
 
 import numpy as np
 from scipy import signal as scipy_signal

@@ -1,0 +1,82 @@
+"""Error rates of recognised speech: WER and CER by jiwer, as the silent speech papers report them.
+
+Rates are percentages, micro-averaged: edits of all utterances together over the words (characters, spaces among them)
+said in all together. An insertion is a word that was recognised but not said. Utterances where nothing was said have
+no rate and are left out of every count but `empty`, as in the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import jiwer
+
+from trainers.errors import EvaluationError
+from trainers.metrics import OfflineMetric
+
+__all__ = ["WordErrorRate", "word_errors"]
+
+
+def word_errors(references: Sequence[str], predictions: Sequence[str]) -> dict[str, Any]:
+    """The errors of recognised texts; plain types.
+
+    Args:
+        references: what was said. Both are compared as they are: pass both through
+            `tinymyo_hf.speech_text.normalize_text`, unless they come from there.
+        predictions: what was recognised, one text for each of `references`; may be empty texts.
+
+    Returns:
+        `wer` and `cer` in percent; `substitutions`, `deletions` and `insertions` of words; `words` said; `utterances`
+        scored; `empty`, references without a word, which are not scored; `items`, the same for each utterance in turn
+        (without `utterances` and `empty`), None where the reference is empty.
+
+    Raises:
+        EvaluationError: not one prediction per reference, or no reference with a word.
+
+    Examples:
+        >>> scores = word_errors(["the old man", ""], ["the man in", "a"])
+        >>> round(scores["wer"], 1), scores["deletions"], scores["insertions"], scores["empty"]
+        (66.7, 1, 1, 1)
+    """
+    if len(references) != len(predictions):
+        raise EvaluationError(f"{len(predictions)} predictions for {len(references)} references; give one for each")
+    said = [bool(reference.split()) for reference in references]
+    if not any(said):
+        raise EvaluationError(
+            f"nothing was said in the {len(references)} utterances, so there is no error rate; evaluate a split whose "
+            "utterances have text"
+        )
+    pairs = list(zip(references, predictions, strict=True))
+    scores = _scores([pair for pair, scored in zip(pairs, said, strict=True) if scored])
+    scores |= {"utterances": sum(said), "empty": len(said) - sum(said)}
+    scores["items"] = [_scores([pair]) if scored else None for pair, scored in zip(pairs, said, strict=True)]
+    return scores
+
+
+def _scores(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    references, predictions = [said for said, _ in pairs], [recognised for _, recognised in pairs]
+    words = jiwer.process_words(references, predictions)
+    return {
+        "wer": 100.0 * words.wer,
+        "cer": 100.0 * jiwer.process_characters(references, predictions).cer,
+        "substitutions": words.substitutions,
+        "deletions": words.deletions,
+        "insertions": words.insertions,
+        "words": words.hits + words.substitutions + words.deletions,
+    }
+
+
+class WordErrorRate(OfflineMetric):
+    """`wer` and what belongs to it, as `word_errors` gives them; `predictions` and `references` are texts.
+
+    Examples:
+        >>> WordErrorRate().compute(predictions=["a b"], references=["a c"])["wer"]
+        50.0
+    """
+
+    FEATURES = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+        return word_errors(references, predictions)

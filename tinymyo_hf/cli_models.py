@@ -100,11 +100,11 @@ def _convert_tinymyo(
 ) -> Any:
     from tinymyo_hf.tinymyo.convert_tinymyo_checkpoint import convert_checkpoint, measure_position_embeddings
 
-    positions = (position_embedding or Positions.rope).value
+    positions = None if position_embedding is None else position_embedding.value
     if measure is not None:
         heads = {name: value for name, value in options.items() if name == "num_attention_heads"}
         losses = measure_position_embeddings(source, measure, sampling_rate=sampling_rate, **heads)
         for kind, loss in losses.items():
             typer.echo(f"masked reconstruction loss with position_embedding_type={kind}: {loss:.5f}")
-        typer.echo(f"lower with {min(losses, key=losses.get)}; converting with {positions}")
+        typer.echo(f"lower with {min(losses, key=losses.get)}; converting with {positions or 'rope'}")
     return convert_checkpoint(source, out, position_embedding_type=positions, **options)

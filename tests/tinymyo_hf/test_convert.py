@@ -8,12 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dataset_builders.base import make_builder
 from tinymyo_hf import (
+    EmgCharacterTokenizer,
     TinyMyoFeatureExtractor,
+    TinyMyoForCTC,
     TinyMyoForFrameClassification,
     TinyMyoForPreTraining,
     TinyMyoForRegression,
     TinyMyoForSequenceClassification,
+    TinyMyoForSpeechSynthesis,
     TinyMyoModel,
 )
 from tinymyo_hf.tinymyo.convert_tinymyo_checkpoint import (
@@ -104,6 +108,105 @@ def test_model_of_discrete_gestures(tmp_path):
             convert_checkpoint(tmp_path / "changed.safetensors", tmp_path / "changed")
     with pytest.raises(ConversionError, match="takes 16 channels, but num_channels=8"):
         convert_checkpoint(source, tmp_path / "changed", num_channels=8)
+
+
+# Second name of what a residual block has -> its first name.
+STEM_ALIASES = {
+    "conv1": "block.0", "norm1": "block.1", "conv2": "block.3", "norm2": "block.4",
+    "residual_path": "skip.0", "res_norm": "skip.1",
+}  # fmt: skip
+
+
+def second_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Only the stem's weights, by the names that the released model registers them under again."""
+    result = {}
+    for key, tensor in state.items():
+        if key.startswith("conv_blocks."):
+            stem, index, name, kind = key.split(".")
+            result[f"{stem}.{index}.{STEM_ALIASES[name]}.{kind}"] = tensor
+    return result
+
+
+def test_models_for_speech(tmp_path):
+    source = REFERENCE_OUTPUTS / "speech_small.state.safetensors"
+    assert type(convert_checkpoint(source, tmp_path / "out")) is TinyMyoForSpeechSynthesis
+    model = TinyMyoForSpeechSynthesis.from_pretrained(tmp_path / "out")
+    sizes = (model.config.num_attention_heads, model.config.max_relative_positions, model.config.num_hidden_layers)
+    assert sizes == (3, 100, 2)
+    expected = load_file(REFERENCE_OUTPUTS / "speech_small.io.safetensors")
+    x = expected["input"].transpose(1, 2)
+    with torch.no_grad():
+        output = model(x)
+        torch.testing.assert_close(model.tinymyo.stem(x), expected["stem"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.spectrogram, expected["out"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.phoneme_logits, expected["aux"], atol=1e-5, rtol=0)
+
+    state = load_file(source)
+    recognition = {key: tensor for key, tensor in state.items() if not key.startswith("w_aux")}
+    recognition |= {"w_out.weight": state["w_out.weight"][:38].clone(), "w_out.bias": state["w_out.bias"][:38].clone()}
+    save_file(recognition, tmp_path / "recognition.safetensors")
+    assert type(convert_checkpoint(tmp_path / "recognition.safetensors", tmp_path / "text")) is TinyMyoForCTC
+    model = TinyMyoForCTC.from_pretrained(tmp_path / "text")
+    torch.testing.assert_close(model(x).logits, expected["out"][..., :38], atol=1e-5, rtol=0)
+    tokenizer = EmgCharacterTokenizer.from_pretrained(tmp_path / "text")
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 37
+    assert tokenizer("az 09").input_ids == [0, 25, 36, 26, 35]
+    extractor = TinyMyoFeatureExtractor.from_pretrained(tmp_path / "text")
+    of_the_corpus = make_builder("gaddy", tmp_path, tmp_path / "cache", protocol="reference").extractor
+    assert extractor.to_dict() == of_the_corpus.to_dict()
+
+
+def test_files_of_speech_models_may_name_the_stem_twice(tmp_path):
+    state = load_file(REFERENCE_OUTPUTS / "speech_small.state.safetensors")
+    again = second_names(state)
+    other = {key: tensor for key, tensor in state.items() if not key.startswith("conv_blocks")}
+    half = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    files = {
+        "twice": {f"module.{key}": tensor for key, tensor in (state | again).items()},
+        "second": other | again,
+        "lightning": {f"model.{key}": tensor for key, tensor in state.items()},
+        "uncounted": {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")},
+        "half": half,
+    }
+    expected = convert_checkpoint(REFERENCE_OUTPUTS / "speech_small.state.safetensors", tmp_path / "a").state_dict()
+    for name, content in files.items():
+        content = {"state_dict": content} if name == "lightning" else content
+        torch.save(content, tmp_path / f"{name}.pt")
+        found = convert_checkpoint(tmp_path / f"{name}.pt", tmp_path / name).state_dict()
+        assert found.keys() == expected.keys()
+        tolerance = {"atol": 1e-2, "rtol": 1e-2} if name == "half" else {"atol": 0, "rtol": 0}
+        for key, tensor in found.items():
+            if name != "uncounted" or not key.endswith("num_batches_tracked"):
+                torch.testing.assert_close(tensor, expected[key], **tolerance)
+
+
+def test_speech_checkpoints_that_do_not_fit_are_refused(tmp_path):
+    state = load_file(REFERENCE_OUTPUTS / "speech_small.state.safetensors")
+    positions = "blocks.1.attn.relative_positional.embeddings"
+    save_file(state, tmp_path / "a.safetensors")
+    for change, message in (
+        ({"conv_blocks.1.norm2.running_var": None}, "missing: conv_blocks.1.norm2.running_var;"),
+        ({"w_aux.bias": None, positions: None}, f"missing: {positions}, w_aux.bias;"),
+        ({"w_out.bias": None}, "missing: w_out.bias;"),
+        ({"norm.weight": torch.ones(24)}, "unexpected: norm.weight;"),
+        ({"conv_blocks.0.block.0.bias": torch.ones(24)}, "twice, with different values; of: conv_blocks.0.conv1.bias;"),
+        ({positions: torch.ones(3, 197, 8, 1)}, "do not fit together; in: tinymyo.layers.1.*relative_positions"),
+        ({positions.replace("1", "0"): torch.ones(3, 198, 8, 1)}, r"2 \* reach - 1"),
+        ({positions.replace("1", "0"): torch.ones(3, 199, 8)}, "where 4 dimensions are expected"),
+        ({"w_out.weight": torch.ones(80)}, "w_out.weight has shape"),
+        ({"conv_blocks.2.residual_path.weight": torch.ones(24, 24, 3)}, "in: tinymyo.stem.blocks.2.shortcut.weight"),
+    ):
+        changed = {key: tensor for key, tensor in (state | change).items() if tensor is not None}
+        save_file(changed, tmp_path / "changed.safetensors")
+        with pytest.raises(ConversionError, match=message):
+            convert_checkpoint(tmp_path / "changed.safetensors", tmp_path / "out")
+    for options in ({"position_embedding_type": "rope"}, {"num_attention_heads": 4}, {"num_channels": 16}):
+        (name, value), *_ = options.items()
+        with pytest.raises(ConversionError, match=f"model for speech with .*, but {name}={value}; leave"):
+            convert_checkpoint(tmp_path / "a.safetensors", tmp_path / "out", **options)
+    with pytest.raises(ConversionError, match="position_embedding_type=rope"):
+        measure_position_embeddings(tmp_path / "a.safetensors", np.zeros((8, 800)), sampling_rate=1000)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_kind_of_source_gives_the_same_model(tmp_path):

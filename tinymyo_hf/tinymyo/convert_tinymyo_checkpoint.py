@@ -2,17 +2,17 @@
 
 `convert_checkpoint` writes a folder that `from_pretrained` loads; `measure_position_embeddings` tells which kind of
 positions a checkpoint works with. Sources are safetensors or Lightning .ckpt files of the bare encoder, of the encoder
-with one of its three heads, or of the model for discrete gestures.
+with one of its three heads, of the model for discrete gestures, or of one of the two for speech.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
+from tinymyo_hf.audio import FRAME_RATE
 from tinymyo_hf.recordings import read_recording
+from tinymyo_hf.speech_text import SPEECH_CHARACTERS
 from tinymyo_hf.tinymyo.configuration_tinymyo import NEUROMOTOR_GESTURES, TinyMyoConfig
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo import (
@@ -23,17 +23,29 @@ from tinymyo_hf.tinymyo.modeling_tinymyo import (
     TinyMyoPreTrainedModel,
 )
 from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
-from tinymyo_hf.tinymyo.released_weights import ConversionError, check_empty, listed, read_tensors, write_folder
+from tinymyo_hf.tinymyo.modeling_tinymyo_speech import TinyMyoForCTC, TinyMyoForSpeechSynthesis
+from tinymyo_hf.tinymyo.released_speech_weights import is_speech, load_speech_model
+from tinymyo_hf.tinymyo.released_weights import (
+    ConversionError,
+    build_model,
+    check_dimensions,
+    check_empty,
+    check_names,
+    copy_weights,
+    count_blocks,
+    read_tensors,
+    write_folder,
+)
+from tinymyo_hf.tokenization import EmgCharacterTokenizer
 
 # Reference name -> native name, of the encoder below `tinymyo.`.
-ENCODER_NAMES = {
+LAYER_NAMES = {
     "blocks.{i}.norm1": "layers.{i}.norm1",
     "blocks.{i}.attn.qkv": "layers.{i}.attention.qkv",
     "blocks.{i}.attn.proj": "layers.{i}.attention.proj",
     "blocks.{i}.norm2": "layers.{i}.norm2",
     "blocks.{i}.mlp.fc1": "layers.{i}.mlp.fc1",
     "blocks.{i}.mlp.fc2": "layers.{i}.mlp.fc2",
-    "norm": "norm",
 }
 PATCH_STEM_NAMES = {"patch_embedding.patch_embed.proj": "patch_embedding"}
 CONVOLUTION_STEM_NAMES = {"conv_layer": "stem.convolution", "post_conv_layer_norm": "stem.norm"}
@@ -64,19 +76,21 @@ def convert_checkpoint(
     source: str | Path,
     output_dir: str | Path,
     *,
-    position_embedding_type: str = "rope",
-    num_attention_heads: int = 3,
+    position_embedding_type: str | None = None,
+    num_attention_heads: int | None = None,
     num_channels: int | None = None,
     target_length: int | None = None,
     feature_extractor: TinyMyoFeatureExtractor | None = None,
 ) -> TinyMyoPreTrainedModel:
-    """Write `source` to `output_dir` as a native checkpoint with its `preprocessor_config.json`.
+    """Write `source` to `output_dir` as a native checkpoint with its `preprocessor_config.json`, and for recognition of
+    speech its tokenizer.
 
     Args:
         source: .safetensors, or a .ckpt / .pt / .pth / .bin of tensors (a Lightning checkpoint's `state_dict`).
         output_dir: must not exist, or be empty. It appears whole or not at all.
-        position_embedding_type: "rope" or "none"; shapes do not tell (see `measure_position_embeddings`).
-        num_attention_heads: heads per block; shapes do not tell.
+        position_embedding_type: "rope" (by default) or "none"; shapes do not tell (see
+            `measure_position_embeddings`), except that the models for speech have "relative" ones.
+        num_attention_heads: heads per block, 3 by default; shapes do not tell, except of the models for speech.
         num_channels: electrodes, where shapes do not tell (no head, pretraining, mean fusion; 16 by default).
         target_length: frames per window of a regression head; by default one per input sample.
         feature_extractor: what to save as preprocessing; by default `default_feature_extractor` of the model.
@@ -97,43 +111,46 @@ def convert_checkpoint(
         target_length=target_length,
     )
     feature_extractor = feature_extractor or default_feature_extractor(model)
-    write_folder(output_dir, [model, feature_extractor])
+    parts = [model, feature_extractor]
+    if isinstance(model, TinyMyoForCTC) and model.config.vocab_size == len(SPEECH_CHARACTERS) + 1:
+        parts.append(EmgCharacterTokenizer(characters=SPEECH_CHARACTERS))
+    write_folder(output_dir, parts)
     return model
 
 
 def load_reference_model(
     source: str | Path,
     *,
-    position_embedding_type: str = "rope",
-    num_attention_heads: int = 3,
+    position_embedding_type: str | None = None,
+    num_attention_heads: int | None = None,
     num_channels: int | None = None,
     target_length: int | None = None,
 ) -> TinyMyoPreTrainedModel:
     """The native model of a reference checkpoint, in evaluation mode; arguments as in `convert_checkpoint`."""
     source = Path(source)
     tensors = read_tensors(source)
+    if is_speech(tensors):
+        return load_speech_model(
+            source,
+            tensors,
+            LAYER_NAMES,
+            position_embedding_type=position_embedding_type,
+            num_attention_heads=num_attention_heads,
+            num_channels=num_channels,
+        )
     model_class = _head_of(source, tensors)
     names = _native_names(tensors, model_class)
     optional = set() if model_class is TinyMyoForPreTraining else {"mask_token"}  # used in pretraining only
-    missing, unexpected = sorted(names.keys() - tensors.keys()), sorted(tensors.keys() - names.keys() - optional)
-    if missing or unexpected:
-        raise ConversionError(
-            f"{source}: the keys are not those of a TinyMyo checkpoint{listed('missing', missing)}"
-            f"{listed('unexpected', unexpected)}; check that the file is complete and of this model"
-        )
+    check_names(source, tensors.keys(), names.keys(), optional)
     fields = _fields_from_shapes(source, tensors, model_class, num_channels)
-    try:
-        config = TinyMyoConfig(
-            position_embedding_type=position_embedding_type,
-            num_attention_heads=num_attention_heads,
-            target_length=target_length,
-            **fields,
-        )
-    except StrictDataclassError as error:
-        raise ConversionError(f"{source}: {error}") from error
-    model = model_class(config)
-    state = {names[key]: tensor.float() for key, tensor in tensors.items() if key in names}
-    _load_state(source, model, state)
+    fields |= {
+        "position_embedding_type": position_embedding_type or "rope",
+        "num_attention_heads": num_attention_heads or 3,
+        "target_length": target_length,
+    }
+    model = build_model(source, model_class, fields)
+    state = {names[key]: tensor for key, tensor in tensors.items() if key in names}
+    copy_weights(source, model, _without_unit_axes(model, state))
     return model.eval()
 
 
@@ -142,13 +159,17 @@ def default_feature_extractor(model: TinyMyoPreTrainedModel) -> TinyMyoFeatureEx
 
     Pretraining and the bare encoder: 2 kHz, 20-450 Hz, min-max per window. Classification and regression: 200 Hz,
     20-90 Hz, z-score per recording. Windows of 50 patches (1000 samples). Discrete gestures: 2 kHz as recorded, in the
-    units of the corpus (the model compresses them itself), windows of 8 s every 2 s.
+    units of the corpus (the model compresses them itself), windows of 8 s every 2 s. Speech: as the released code has
+    it, from 1 kHz to 689.0625 Hz, above 2 Hz without the harmonics of 60 Hz, in units of 20 uV and softly limited;
+    pieces of 1600 samples.
     """
     patch_size = model.config.patch_size
     if isinstance(model, (TinyMyoForPreTraining, TinyMyoModel)):
         return _pretraining_feature_extractor(2000, patch_size)
     if isinstance(model, TinyMyoForFrameClassification):
         return _neuromotor_feature_extractor(model.config)
+    if isinstance(model, (TinyMyoForCTC, TinyMyoForSpeechSynthesis)):
+        return _speech_feature_extractor(model.config)
     channels = model.config.num_channels if model.config.channel_fusion == "concat" else None
     return TinyMyoFeatureExtractor(
         feature_size=channels, window_length=50 * patch_size, stride=25 * patch_size, patch_size=patch_size
@@ -160,7 +181,7 @@ def measure_position_embeddings(
     recording: str | Path | np.ndarray,
     *,
     sampling_rate: float | None = None,
-    num_attention_heads: int = 3,
+    num_attention_heads: int | None = None,
     max_windows: int = 64,
     seed: int = 0,
     **read_options,
@@ -234,6 +255,24 @@ def _neuromotor_feature_extractor(config: TinyMyoConfig) -> TinyMyoFeatureExtrac
     )
 
 
+def _speech_feature_extractor(config: TinyMyoConfig) -> TinyMyoFeatureExtractor:
+    return TinyMyoFeatureExtractor(
+        feature_size=config.num_channels,
+        sampling_rate=FRAME_RATE * config.frame_stride,
+        filter_rate=1000,
+        resampling="linear",
+        band_pass=(2.0, None),
+        band_pass_order=3,
+        notch_frequencies=tuple(60.0 * k for k in range(1, 8)),
+        gain=1 / 20,
+        soft_limit=50.0,
+        normalization="none",
+        window_length=200 * config.frame_stride,
+        stride=200 * config.frame_stride,
+        patch_size=config.frame_stride,
+    )
+
+
 def _head_of(source: Path, tensors: dict[str, torch.Tensor]) -> type[TinyMyoPreTrainedModel]:
     found = [
         model_class
@@ -251,21 +290,16 @@ def _native_names(tensors: dict[str, torch.Tensor], model_class: type[TinyMyoPre
     """Every reference key that a checkpoint with this head and number of blocks has -> its native key."""
     prefix = "" if model_class is TinyMyoModel else "tinymyo."
     stem = CONVOLUTION_STEM_NAMES if model_class is TinyMyoForFrameClassification else PATCH_STEM_NAMES
-    encoder = {reference: prefix + native for reference, native in (stem | ENCODER_NAMES).items()}
+    encoder = {reference: prefix + native for reference, native in (stem | LAYER_NAMES | {"norm": "norm"}).items()}
     modules = encoder | HEAD_NAMES[model_class]
     names = {}
     for reference, native in modules.items():
-        for i in range(_count_blocks(tensors) if "{i}" in reference else 1):
+        for i in range(count_blocks(tensors, "blocks") if "{i}" in reference else 1):
             for kind in ("weight", "bias"):
                 names[f"{reference.format(i=i)}.{kind}"] = f"{native.format(i=i)}.{kind}"
     if model_class is TinyMyoForPreTraining:
         names["mask_token"] = "mask_token"
     return names
-
-
-def _count_blocks(tensors: dict[str, torch.Tensor]) -> int:
-    indices = [int(match[1]) for key in tensors if (match := re.match(r"blocks\.(\d{1,3})\.", key))]
-    return max(indices, default=0) + 1
 
 
 def _fields_from_shapes(
@@ -274,14 +308,9 @@ def _fields_from_shapes(
     model_class: type[TinyMyoPreTrainedModel],
     num_channels: int | None,
 ) -> dict[str, object]:
-    for key, dimensions in SHAPE_GIVING_KEYS.items():
-        if key in tensors and tensors[key].ndim != dimensions:
-            raise ConversionError(
-                f"{source}: {key} has shape {tuple(tensors[key].shape)} where {dimensions} dimensions are expected; "
-                "check that the file is of this model"
-            )
+    check_dimensions(source, tensors, SHAPE_GIVING_KEYS)
     fields = {
-        "num_hidden_layers": _count_blocks(tensors),
+        "num_hidden_layers": count_blocks(tensors, "blocks"),
         "intermediate_size": tensors["blocks.0.mlp.fc1.weight"].shape[0],
     }
     if model_class is TinyMyoForFrameClassification:
@@ -326,19 +355,12 @@ def _frame_fields(source: Path, tensors: dict[str, torch.Tensor], num_channels: 
     return fields
 
 
-def _load_state(source: Path, model: TinyMyoPreTrainedModel, state: dict[str, torch.Tensor]) -> None:
-    """Copy the tensors in; a convolution over one patch and a mask token with extra axes lose them."""
-    wanted = model.state_dict()
-    for key in state:
-        if (key == "mask_token" or key.endswith("patch_embedding.weight")) and state[key].numel() == wanted[
-            key
-        ].numel():
-            state[key] = state[key].reshape(wanted[key].shape)
-    wrong = [
-        f"{key} {tuple(tensor.shape)} instead of {tuple(wanted[key].shape)}"
+def _without_unit_axes(model: TinyMyoPreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A convolution over one patch and the mask token have axes of length 1 that ours do not."""
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    return {
+        key: tensor.reshape(shapes[key])
+        if (key == "mask_token" or key.endswith("patch_embedding.weight")) and tensor.numel() == shapes[key].numel()
+        else tensor
         for key, tensor in state.items()
-        if tensor.shape != wanted[key].shape
-    ]
-    if wrong:
-        raise ConversionError(f"{source}: shapes that do not fit together{listed('in', wrong)}; check the file")
-    model.load_state_dict(state)
+    }

@@ -5,13 +5,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
+from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
@@ -113,3 +117,56 @@ def listed(what: str, items: list[str], most: int = 12) -> str:
         return ""
     more = f", and {len(items) - most} more" if len(items) > most else ""
     return f"; {what}: {', '.join(items[:most])}{more}"
+
+
+def count_blocks(tensors: dict[str, torch.Tensor], name: str) -> int:
+    """How many modules `name`.0, `name`.1, ... there are, at least 1."""
+    indices = [int(match[1]) for key in tensors if (match := re.match(rf"{name}\.(\d{{1,3}})\.", key))]
+    return max(indices, default=0) + 1
+
+
+def check_names(
+    source: Path, found: Collection[str], wanted: Collection[str], optional: Collection[str] = frozenset()
+) -> None:
+    """Raise `ConversionError` unless the keys of a TinyMyo checkpoint are those `wanted`; `optional` ones may be there
+    or not."""
+    missing = sorted(set(wanted) - set(found) - set(optional))
+    unexpected = sorted(set(found) - set(wanted) - set(optional))
+    if missing or unexpected:
+        raise ConversionError(
+            f"{source}: the keys are not those of a TinyMyo checkpoint{listed('missing', missing)}"
+            f"{listed('unexpected', unexpected)}; check that the file is complete and of this model"
+        )
+
+
+def check_dimensions(source: Path, tensors: dict[str, torch.Tensor], dimensions: dict[str, int]) -> None:
+    """Raise `ConversionError` where one of `tensors` has other than so many `dimensions`."""
+    for key, expected in dimensions.items():
+        if key in tensors and tensors[key].ndim != expected:
+            raise ConversionError(
+                f"{source}: {key} has shape {tuple(tensors[key].shape)} where {expected} dimensions are expected; "
+                "check that the file is of this model"
+            )
+
+
+def build_model(
+    source: Path, model_class: type[TinyMyoPreTrainedModel], fields: dict[str, object]
+) -> TinyMyoPreTrainedModel:
+    """A model of these fields of its configuration; `ConversionError` if they contradict each other."""
+    try:
+        return model_class(TinyMyoConfig(**fields))
+    except StrictDataclassError as error:
+        raise ConversionError(f"{source}: {error}") from error
+
+
+def copy_weights(source: Path, model: TinyMyoPreTrainedModel, state: dict[str, torch.Tensor]) -> None:
+    """Copy all weights, by native names, into a float32 model; `ConversionError` where their shapes differ."""
+    wanted = model.state_dict()
+    wrong = [
+        f"{key} {tuple(tensor.shape)} instead of {tuple(wanted[key].shape)}"
+        for key, tensor in state.items()
+        if tensor.shape != wanted[key].shape
+    ]
+    if wrong:
+        raise ConversionError(f"{source}: shapes that do not fit together{listed('in', wrong)}; check the file")
+    model.load_state_dict(state)

@@ -29,7 +29,10 @@ ADAPTED_LAYERS = {
 """The linear layers of the blocks of each family."""
 
 # What is better when it is lower, beside losses: the library takes any other score for one that is better when higher.
-ERRORS = ("mae", "rmse", "misses_per_hour", "false_activations_per_hour", "cer", "ier", "der", "ser")
+ERRORS = (
+    "mae", "rmse", "misses_per_hour", "false_activations_per_hour", "cer", "ier", "der", "ser", "wer", "mel_distance",
+    "mcd",
+)  # fmt: skip
 
 
 def mapping(name: str, value: dict | str | None) -> dict[str, Any]:

@@ -128,6 +128,35 @@ class SynthesisArguments(SpeechArguments):
 
     TASK: ClassVar[str] = "speech_synthesis"
 
+    silent_alignment: Literal["path", "frames"] = field(
+        default="path",
+        metadata={
+            "help": "What the loss sums of silent utterances: path, every pair of frames on the alignment; frames, one "
+            "predicted frame for each target frame (the released code)."
+        },
+    )
+    target_features: Literal["log_mel", "mfcc"] = field(
+        default="log_mel",
+        metadata={
+            "help": "What is predicted: log_mel, 80 bands, which vocoders need (the released code); mfcc, 26 cepstral "
+            "coefficients (the paper), from which a smoother spectrum is made."
+        },
+    )
+    target_scale: Literal["standardised", "raw"] = field(
+        default="standardised",
+        metadata={
+            "help": "Unit of the distances in the loss: standardised, the standard deviation of all training targets "
+            "about the mean of their band (the released code; the paper does not say); raw, that of the targets."
+        },
+    )
+    vocoder: str | None = field(
+        default=None, metadata={"help": "HiFi-GAN (folder or Hub id) that makes the WAV files; none is Griffin-Lim."}
+    )
+    asr_model: str | None = field(
+        default=None,
+        metadata={"help": "Speech recogniser (folder or Hub id) that scores the voiced test utterances by words."},
+    )
+
     max_samples: int = field(
         default=256_000, metadata={"help": "EMG samples in a training batch (of one process), all utterances together."}
     )

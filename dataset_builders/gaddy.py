@@ -15,6 +15,9 @@ code, the first 8 samples are dropped, and EMG and audio end with the shorter of
 A sentence of the development or test set is in that split as it was read silently; read aloud it is in none. `targets`
 (log-mel spectrum) and `phones` of a silent utterance are those of the same sentence read aloud (`parallel` names that
 recording): they have a length of their own, and training aligns them.
+
+Audio that is missing is an error, or with `allow_missing` leaves the utterance out; a missing alignment makes every
+phone silence, which is counted; a text must be there but may be empty, and is then kept as it is.
 """
 
 import dataclasses
@@ -312,6 +315,14 @@ class Gaddy(EmgBuilder):
                     "allow_missing=True to leave such utterances out"
                 )
             self.left_out["silent utterances without a recording of the same sentence read aloud"] += 1
+            return
+        recorded = [utterance, partner] if partner else [utterance]
+        if (
+            self.config.audio
+            and self.config.allow_missing  # otherwise reading it names the file
+            and not all(one.file("audio_clean.flac").is_file() for one in recorded)
+        ):
+            self.left_out["utterances without audio"] += 1
             return
         yield dataclasses.replace(utterance, split=split, partner=partner)
 

@@ -128,7 +128,8 @@ def write_gaddy_corpus(out: str | Path, parallel: int = 300, nonparallel: int = 
 def _write(root: Path, out: Path, parallel: int, nonparallel: int, seed: int) -> WrittenCorpus:
     """All files of the corpus, under `root`."""
     sentences = _sentences(parallel + nonparallel, parallel, np.random.default_rng([seed, _TEXTS]))
-    sessions = list(_sessions(sentences[:parallel], sentences[parallel:], seed))
+    (root / "emg_data" / "nonparallel_data").mkdir(parents=True)  # expected also where it is empty
+    sessions = _sessions(sentences[:parallel], sentences[parallel:], seed)
     samples = sum(_write_session(root, session, seed) for session in sessions)
     count = max(1, round(HELD_OUT * parallel))
     drawn = np.random.default_rng([seed, _SPLITS]).permutation(parallel)[: 2 * count]

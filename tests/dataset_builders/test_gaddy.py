@@ -372,6 +372,31 @@ def test_what_is_missing_is_counted(own):
     assert builder.left_out["silent utterances without a recording of the same sentence read aloud"] == 1
 
 
+def test_audio_of_a_silent_utterance_is_needed_for_its_length(own):
+    path = own / "emg_data" / SILENT / "5-4_silent" / "1_audio_clean.flac"
+    path.write_bytes(path.read_bytes()[:30])
+    with pytest.raises(RecordingError, match=r"5-4_silent/1_audio_clean\.flac: truncated or damaged"):
+        tables(make_builder("gaddy", own))
+    path.unlink()
+    with pytest.raises(RecordingError, match=r"5-4_silent/1_audio_clean\.flac: no such file"):
+        tables(make_builder("gaddy", own))
+    assert f"{SILENT}/5-4_silent/1" in tables(make_builder("gaddy", own, audio=False))
+
+
+def test_utterances_without_audio_can_be_left_out(own):
+    whole = {recording.name for recording in make_builder("gaddy", own).recordings}
+    (own / "emg_data" / VOICED / "5-4" / "1_audio_clean.flac").unlink()
+    builder = make_builder("gaddy", own, allow_missing=True)
+    # the sentence read in silence has no spectrum to learn from either
+    assert whole - tables(builder).keys() == {UTTERANCE, f"{SILENT}/5-4_silent/1"}
+    assert builder.left_out["utterances without audio"] == 2
+
+
+def test_an_empty_text_is_kept(own):
+    info(own / "emg_data" / VOICED / "5-4" / "1_info.json", text="")
+    assert tables(make_builder("gaddy", own, audio=False))[UTTERANCE][0]["text"] == ""
+
+
 def test_short_textgrids_are_read_alike():
     values = ["0", "0.8", "<exists>", "2", '"IntervalTier"', '"phones"', "0", "0.8", "2", "0", "0.5", '"AH0"']
     values += ["0.5", ".8", '"a ""b"""', '"TextTier"', '"marks"', "0", "0.8", "1", "0.3", '"x"']

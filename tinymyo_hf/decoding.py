@@ -218,7 +218,7 @@ class BeamStream:
         """
         if self._finished:
             raise DecodingError("the stream is finished; begin another with stream()")
-        frames = _log_probabilities(logits, len(self._decoder.tokens))
+        frames = log_probabilities(logits, len(self._decoder.tokens))
         count = min(self._decoder.options.max_labels_per_step, frames.shape[1])
         considered = np.argsort(-frames, axis=1, kind="stable")[:, :count]
         for frame, labels in zip(frames, considered, strict=True):
@@ -279,8 +279,8 @@ def _check_numbers(best: np.ndarray, inside: np.ndarray) -> None:
         )
 
 
-def _log_probabilities(logits: ArrayLike, vocabulary: int) -> np.ndarray:
-    """(frames, vocabulary) log probabilities in float64, natural log."""
+def log_probabilities(logits: ArrayLike, vocabulary: int) -> np.ndarray:
+    """(frames, vocabulary) log probabilities in float64, natural log; `DecodingError` if the logits have none."""
     values = _to_numpy(logits).astype(np.float64)
     if values.ndim != 2 or values.shape[1] != vocabulary:
         raise DecodingError(

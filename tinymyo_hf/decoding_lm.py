@@ -163,12 +163,16 @@ def _load(path: Path) -> Any:
     try:
         return kenlm.Model(str(path), config)
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
-        reason = str(error)
+        raise unreadable(path, str(error)) from error
+
+
+def unreadable(path: Path, reason: str) -> LanguageModelError:
+    """The error for a file that KenLM does not read, from the reason that it gives."""
     if "at least a bigram" in reason:
-        raise LanguageModelError(f"{path}: a model of order 1, which kenlm does not read; train one of order 2 to 6")
+        return LanguageModelError(f"{path}: a model of order 1, which kenlm does not read; train one of order 2 to 6")
     if "KENLM_MAX_ORDER" in reason or "max_order" in reason:
-        raise LanguageModelError(
+        return LanguageModelError(
             f"{path}: a model of a higher order than this kenlm was built for; train one of order 2 to 6, or install "
             "kenlm with MAX_ORDER set in the environment"
         )
-    raise LanguageModelError(f"{path}: not a language model in the ARPA format or that of KenLM ({reason})")
+    return LanguageModelError(f"{path}: not a language model in the ARPA format or that of KenLM ({reason})")

@@ -35,7 +35,9 @@ _PUBLIC = {
     "EmgClassificationPipeline": "pipelines",
     "EmgEventsPipeline": "pipelines",
     "EmgRegressionPipeline": "pipelines",
+    "EmgToAudioPipeline": "pipelines",
     "EmgToTextPipeline": "pipelines",
+    "in_context": "pipelines",
     "SignalError": "signal",
     "count_macs": "counting",
 }

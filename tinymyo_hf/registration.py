@@ -17,6 +17,7 @@ from tinymyo_hf.pipelines import (
     EmgClassificationPipeline,
     EmgEventsPipeline,
     EmgRegressionPipeline,
+    EmgToAudioPipeline,
     EmgToTextPipeline,
     SavedModel,
 )
@@ -34,16 +35,17 @@ from tinymyo_hf.tinymyo.modeling_tinymyo import (
     TinyMyoModel,
 )
 from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
-from tinymyo_hf.tinymyo.modeling_tinymyo_speech import TinyMyoForCTC
+from tinymyo_hf.tinymyo.modeling_tinymyo_speech import TinyMyoForCTC, TinyMyoForSpeechSynthesis
 from tinymyo_hf.tokenization import EmgCharacterTokenizer
 
 # Each task's pipeline, and what loads its models: as what they were saved, else as the task wants them. Of regressions
-# the library has no Auto class.
+# and of speech synthesis from EMG the library has no Auto class.
 PIPELINES = {
     "emg-classification": (EmgClassificationPipeline, (SavedModel, AutoModelForSequenceClassification)),
     "emg-regression": (EmgRegressionPipeline, (SavedModel, TinyMyoForRegression)),
     "emg-events": (EmgEventsPipeline, (SavedModel, AutoModelForAudioFrameClassification)),
     "emg-to-text": (EmgToTextPipeline, (SavedModel, AutoModelForCTC)),
+    "emg-to-audio": (EmgToAudioPipeline, (SavedModel, TinyMyoForSpeechSynthesis)),
 }
 
 

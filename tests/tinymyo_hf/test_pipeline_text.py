@@ -167,7 +167,7 @@ def test_what_is_refused(read, tmp_path):
         (tmp_path / "three.npy", {"sampling_rate": 2000}, "three.npy: 3 channels.*4 are expected"),
         (x[:, :40], {"sampling_rate": 2000}, "recording: 40 samples at 2000 Hz, fewer than the 41 of a frame"),
         (x * np.nan, {"sampling_rate": 2000}, "missing"),
-        (x, {"sampling_rate": 2000, "stride": 100}, "stride: recordings of typing run whole"),
+        (x, {"sampling_rate": 2000, "stride": 100}, "stride: recordings run whole"),
         (x, {"sampling_rate": 2000, "batch_size": 2}, "batch_size=2: recordings run one by one"),
         (x, {"sampling_rate": 2000, "decoder": "best"}, "decoder='best'"),
     ):

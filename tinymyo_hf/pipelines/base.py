@@ -97,6 +97,12 @@ class EmgPipeline(ChunkPipeline):
         }
         return {name: value for name, value in given.items() if value is not None}, {}, {}
 
+    def _refuse_windows(self, settings: dict[str, Any]) -> None:
+        """For pipelines whose recordings run whole."""
+        of_windows = sorted({"window_length", "stride"} & settings.keys())
+        if of_windows:
+            raise SignalError(f"{', '.join(of_windows)}: recordings run whole, not in windows; leave it out")
+
     def _read(
         self, inputs: RecordingInput, sampling_rate: float | None, read_options: dict[str, Any]
     ) -> tuple[ArrayLike, float, str]:

@@ -13,6 +13,7 @@ TASK_OF_HEAD = {
     "ForRegression": "emg-regression",
     "ForFrameClassification": "emg-events",
     "ForCTC": "emg-to-text",
+    "ForSpeechSynthesis": "emg-to-audio",
 }
 
 

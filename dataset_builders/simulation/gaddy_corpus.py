@@ -127,7 +127,7 @@ def write_gaddy_corpus(out: str | Path, parallel: int = 300, nonparallel: int = 
 
 def _write(root: Path, out: Path, parallel: int, nonparallel: int, seed: int) -> WrittenCorpus:
     """All files of the corpus, under `root`."""
-    sentences = _sentences(parallel + nonparallel, parallel, np.random.default_rng([seed, _TEXTS]))
+    sentences = draw_sentences(parallel + nonparallel, parallel, np.random.default_rng([seed, _TEXTS]))
     (root / "emg_data" / "nonparallel_data").mkdir(parents=True)  # expected also where it is empty
     sessions = _sessions(sentences[:parallel], sentences[parallel:], seed)
     samples = sum(_write_session(root, session, seed) for session in sessions)
@@ -141,7 +141,7 @@ def _write(root: Path, out: Path, parallel: int, nonparallel: int, seed: int) ->
     return WrittenCorpus(out, parallel, parallel, nonparallel, count, count, samples / EMG_RATE / 60)
 
 
-def _sentences(count: int, parallel: int, rng: np.random.Generator) -> list[Sentence]:
+def draw_sentences(count: int, parallel: int, rng: np.random.Generator) -> list[Sentence]:
     """Sentences that differ from one another; the first `parallel` are those of the first book."""
     found: dict[tuple[str, ...], None] = {}
     while len(found) < count:
@@ -254,19 +254,19 @@ def _textgrid(spoken: Spoken, words: list[str]) -> str:
     # a phone begins where the progress of the one before falls back
     starts = np.concatenate([[0], np.flatnonzero(np.diff(spoken.progress) < 0) + 1])
     edges = [int(step) / CONTROL_RATE for step in (*starts, len(spoken.track))]
-    owners = iter([word for word in words for _ in LEXICON[word]])
-    firsts = iter([k == 0 for word in words for k in range(len(LEXICON[word]))])
+    spoken_words = iter([(word, k == 0) for word in words for k in range(len(LEXICON[word]))])
     phones: list[tuple[float, float, str]] = []
     spans: list[tuple[float, float, str]] = []
     for start, end, phone in zip(edges[:-1], edges[1:], spoken.track[starts], strict=True):
         if phone == SILENCE:
-            inner = start > 0 and end < edges[-1]
-            phones.append((start, end, "sp" if inner else ""))
+            between_words = start > 0 and end < edges[-1]
+            phones.append((start, end, "sp" if between_words else ""))
             spans.append((start, end, ""))
             continue
-        name, word, first = PHONE_NAMES[phone], next(owners), next(firsts)
+        name = PHONE_NAMES[phone]
         phones.append((start, end, name.upper() + ("1" if name in VOWELS else "")))
-        if first:
+        word, is_first_phone = next(spoken_words)
+        if is_first_phone:
             spans.append((start, end, word))
         else:
             spans[-1] = (spans[-1][0], end, word)

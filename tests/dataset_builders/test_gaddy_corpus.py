@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from dataset_builders.base import ConfigError, load_corpus, make_builder
 from dataset_builders.errors import PreparationError
 from dataset_builders.simulation import gaddy_corpus
-from dataset_builders.simulation.gaddy_corpus import write_gaddy_corpus
+from dataset_builders.simulation.gaddy_corpus import draw_sentences, write_gaddy_corpus
 from dataset_builders.simulation.text import LEXICON
 from dataset_builders.textgrid import read_textgrid
 from tinymyo_hf.cli import app
@@ -112,8 +112,8 @@ def test_alignments_are_of_the_text(corpus):
                 assert rows[-1].end == len(np.load(f"{stem}_emg.npy")) / 1000
 
 
-def test_texts_are_printed_as_in_books(tmp_path):
-    sentences = gaddy_corpus._sentences(200, 100, np.random.default_rng(0))
+def test_texts_are_printed_as_in_books():
+    sentences = draw_sentences(200, 100, np.random.default_rng(0))
     texts = [sentence.text for sentence in sentences]
     assert len(set(texts)) == 200 and all(spoken_words(s.text) == s.words for s in sentences)
     assert all(any(character.isupper() for character in text) for text in texts)

@@ -16,7 +16,19 @@ from typer.testing import CliRunner
 from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForPreTraining, TinyMyoForSequenceClassification
 from tinymyo_hf.cli import app
 
-COMMANDS = ("demo", "prepare", "inspect", "push", "train", "evaluate", "predict", "info", "convert", "stream")
+COMMANDS = (
+    "demo",
+    "prepare",
+    "inspect",
+    "push",
+    "train",
+    "evaluate",
+    "predict",
+    "info",
+    "convert",
+    "simulate",
+    "stream",
+)
 
 
 def tinymyo(*arguments, code=0):

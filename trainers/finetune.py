@@ -36,6 +36,7 @@ from trainers.optim import LayerwiseTrainer
 from trainers.regression import RegressionTask
 from trainers.report import format_score, score_table, scores_by_model, summarize_seeds, write_json
 from trainers.runs import claim_output, describe_environment, last_complete_checkpoint, remove_checkpoints
+from trainers.synthesis import SpeechSynthesisTask
 from trainers.tasks import Task
 
 TASKS: dict[str, type[Task]] = {
@@ -43,6 +44,7 @@ TASKS: dict[str, type[Task]] = {
     "regression": RegressionTask,
     "events": EventsTask,
     "ctc": CTCTask,
+    "speech_synthesis": SpeechSynthesisTask,
 }
 HYPERPARAMETERS = (
     "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "lr_drop_epochs", "lr_drop_factor", "warmup_steps",

@@ -25,7 +25,7 @@ HELD_OUT = 5  # every fifth training utterance, on which alpha is chosen
 
 
 @dataclass(frozen=True)
-class Utterance:
+class VoicedUtterance:
     """EMG (channels, 8 * frames) with what was said: targets (frames, bands) and phones (frames,) ids."""
 
     emg: np.ndarray
@@ -99,7 +99,7 @@ class RidgeSums:
         return ((self.products @ residual) * residual).sum(axis=0) / self.count
 
 
-def fit_ridge(utterances: Iterable[Utterance], num_phones: int) -> tuple[Predict, float]:
+def fit_ridge(utterances: Iterable[VoicedUtterance], num_phones: int) -> tuple[Predict, float]:
     """Ridge regression with the alpha of `ALPHAS` whose squared error of spectra on held-out utterances is smallest.
 
     Returns:
@@ -125,7 +125,7 @@ def fit_ridge(utterances: Iterable[Utterance], num_phones: int) -> tuple[Predict
     return predict, alpha
 
 
-def fit_mean(utterances: Iterable[Utterance], num_phones: int) -> Predict:
+def fit_mean(utterances: Iterable[VoicedUtterance], num_phones: int) -> Predict:
     """The mean frame and the most frequent phone."""
     total, count, phones = 0.0, 0, np.zeros(num_phones, dtype=np.int64)
     for utterance in utterances:
@@ -142,7 +142,7 @@ def fit_mean(utterances: Iterable[Utterance], num_phones: int) -> Predict:
 
 
 def run_synthesis_baselines(
-    utterances: Callable[[], Iterable[Utterance]], num_phones: int, score: Callable[[Predict], dict[str, Any]]
+    utterances: Callable[[], Iterable[VoicedUtterance]], num_phones: int, score: Callable[[Predict], dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Fit both on the utterances that a call of `utterances` gives, and score them: name -> scores, with
     `fit_seconds`; the ridge also with the chosen `alpha`."""

@@ -7,9 +7,10 @@ belong counts once, with their mean. Speech read aloud is scored frame by frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import dct
@@ -43,6 +44,7 @@ class Prediction:
     silent: bool
     text: str = ""
 
+    @cached_property
     def path(self) -> Path:
         """The pairs of predicted and target frames that are compared."""
         if self.silent:
@@ -69,54 +71,54 @@ def mel_cepstral_distortion(spectrum: np.ndarray, targets: np.ndarray) -> np.nda
     return _DECIBEL * np.sqrt(2 * np.square(difference).sum(axis=-1))
 
 
-@dataclass
-class SynthesisScores:
-    """Sums over utterances.
+class UtteranceScores(NamedTuple):
+    """Sums over the target frames of an utterance: their number, their `mel_distance`, their distortion, and how many
+    phones are right."""
 
-    Attributes:
-        confusion: (phones, phones) target frames by their phone (row) and the one predicted (column).
-        rows: one per utterance.
-    """
-
-    num_phones: int
-    frames: int = 0
-    distance: float = 0.0
-    distortion: float = 0.0
-    confusion: np.ndarray = field(init=False)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.confusion = np.zeros((self.num_phones, self.num_phones), dtype=np.int64)
-
-    def add(self, prediction: Prediction) -> None:
-        """Count an utterance in."""
-        path = prediction.path()
-        predicted, targets = prediction.spectrum[path[0]], prediction.targets[path[1]]
-        frames = len(prediction.targets)
-        distance = _mean_of_columns(path, np.linalg.norm(predicted - targets, axis=1)).sum()
-        distortion = _mean_of_columns(path, mel_cepstral_distortion(predicted, targets)).sum()
-        self.frames += frames
-        self.distance += float(distance)
-        self.distortion += float(distortion)
-        np.add.at(self.confusion, (prediction.target_phones, prediction.phones[one_per_column(path)]), 1)
-        scores = {"mel_distance": float(distance / frames), "mcd": float(distortion / frames)}
-        self.rows.append({"recording": prediction.name, "frames": frames, **scores})
-
-    def totals(self) -> dict[str, float]:
-        """`mel_distance` (nepers; Euclidean, of 80 bands), `mcd` (dB), `phone_accuracy`: means over target frames."""
-        return {
-            "mel_distance": self.distance / self.frames,
-            "mcd": self.distortion / self.frames,
-            "phone_accuracy": float(np.trace(self.confusion)) / self.frames,
-        }
+    frames: float
+    distance: float
+    distortion: float
+    right_phones: float
 
 
-def synthesis_scores(predictions: Iterable[Prediction], num_phones: int) -> SynthesisScores:
-    """The scores of a split."""
-    scores = SynthesisScores(num_phones)
+def score_utterance(prediction: Prediction) -> UtteranceScores:
+    """The scores of an utterance."""
+    path = prediction.path
+    predicted, targets = prediction.spectrum[path[0]], prediction.targets[path[1]]
+    phones = prediction.phones[one_per_column(path)]
+    return UtteranceScores(
+        len(prediction.targets),
+        float(_mean_of_columns(path, np.linalg.norm(predicted - targets, axis=1)).sum()),
+        float(_mean_of_columns(path, mel_cepstral_distortion(predicted, targets)).sum()),
+        int((phones == prediction.target_phones).sum()),
+    )
+
+
+def totals(scores: Sequence[UtteranceScores]) -> dict[str, float]:
+    """Means over all target frames: `mel_distance` (Euclidean, of 80 natural logarithms), `mcd` (dB) and
+    `phone_accuracy`."""
+    frames, distance, distortion, right_phones = np.sum(scores, axis=0)
+    return {
+        "mel_distance": float(distance / frames),
+        "mcd": float(distortion / frames),
+        "phone_accuracy": float(right_phones / frames),
+    }
+
+
+def phone_confusion(predictions: Iterable[Prediction], num_phones: int) -> np.ndarray:
+    """Target frames by their phone (row) and the one predicted (column): int64 (phones, phones)."""
+    counts = np.zeros((num_phones, num_phones), dtype=np.int64)
     for prediction in predictions:
-        scores.add(prediction)
-    return scores
+        np.add.at(counts, (prediction.target_phones, prediction.phones[one_per_column(prediction.path)]), 1)
+    return counts
+
+
+def aligned_spectrum(prediction: Prediction) -> np.ndarray:
+    """The predicted frames at the pace of the targets, several of a target frame averaged: (target frames, 80)."""
+    rows, columns = prediction.path
+    warped = np.zeros_like(prediction.targets)
+    np.add.at(warped, columns, prediction.spectrum[rows])
+    return warped / np.bincount(columns)[:, None]
 
 
 def _mean_of_columns(path: Path, values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The guide of typing says what the package does: sizes, published figures, recipes, options."""
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 import yaml
 from typer.main import get_command
 
+from dataset_builders.synthetic import SyntheticConfig
 from tinymyo_hf import SEMG_TRANSFORMER_PRESETS, SEMGTransformerConfig, SEMGTransformerForCTC
 from tinymyo_hf.cli import app
 
@@ -45,7 +47,10 @@ def test_commands_exist_with_their_recipes_and_options(words):
         text = "".join(path.read_text() for path in (ROOT / "trainers").glob("*arguments.py")) + "bf16: "
         assert all(re.search(rf"\b{option[2:]}: ", text) for option in options)
     else:
-        assert set(options) <= known, set(options) - known
+        simulated = (
+            {f"--{field.name}" for field in dataclasses.fields(SyntheticConfig)} if "synthetic" in words else set()
+        )
+        assert set(options) <= known | simulated, set(options) - known
 
 
 def test_code_is_python():

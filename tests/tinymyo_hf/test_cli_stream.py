@@ -284,7 +284,8 @@ def test_a_process_that_waits_for_standard_input(classifier, tmp_path):
 def test_lsl(classifier, tmp_path, monkeypatch):
     samples = [([*row, 0.0], i / 200) for i, row in enumerate(noise().T.tolist())]
     monkeypatch.setitem(sys.modules, "pylsl", FakeLsl([samples], rate=200.0, channels=5))
-    options = ("--source", "lsl", "--input", "armband", "--output", tmp_path / "e.jsonl")
+    # with room for all: on a busy machine the oldest samples would be dropped
+    options = ("--source", "lsl", "--input", "armband", "--buffer", 60, "--output", tmp_path / "e.jsonl")
     message = refused(classifier, *options, "--channels", "0,1,2,3")
     assert "its sender is gone" in message and len(events_in(tmp_path / "e.jsonl")[0]) > 2
     assert "5 channels, but the model takes 4" in refused(classifier, *options)

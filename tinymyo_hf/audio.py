@@ -21,8 +21,8 @@ AUDIO_RATE = 22_050
 HOP_LENGTH = 256
 FFT_LENGTH = 1024
 NUM_MELS = 80
+MEL_RANGE = (0.0, 8000.0)
 FRAME_RATE = AUDIO_RATE / HOP_LENGTH
-_HIGHEST = 8000.0
 _LEAST = 1e-5
 _MARGIN = (FFT_LENGTH - HOP_LENGTH) // 2
 _LOUDEST = 20.0
@@ -209,4 +209,4 @@ def _hann() -> np.ndarray:
 def _mel_filters() -> np.ndarray:
     """(513, 80): weight of each bin of a spectrum in each band."""
     bins = FFT_LENGTH // 2 + 1
-    return mel_filter_bank(bins, NUM_MELS, 0.0, _HIGHEST, AUDIO_RATE, norm="slaney", mel_scale="slaney")
+    return mel_filter_bank(bins, NUM_MELS, *MEL_RANGE, AUDIO_RATE, norm="slaney", mel_scale="slaney")

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+TINYMYO, SEMG, HIFIGAN = "a TinyMyo", "an sEMG transformer", "a HiFi-GAN"
+
 
 class Positions(StrEnum):
     rope = "rope"
@@ -31,7 +33,7 @@ def info(
 
 def convert(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(help="A released .safetensors or .ckpt file.")],
+    source: Annotated[Path, typer.Argument(help="A released .safetensors or .ckpt file, or a HiFi-GAN generator.")],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     num_attention_heads: Annotated[
         int | None, typer.Option(min=1, help="Not told by the weights; by default those of the paper.")
@@ -52,11 +54,12 @@ def convert(
     pre_layer_norm: Annotated[
         bool, typer.Option("--pre-layer-norm", help="sEMG transformers: norms before the sublayers, not after them.")
     ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="HiFi-GAN: its JSON configuration; by default config.json beside SOURCE.")
+    ] = None,
 ) -> None:
-    """Turn a published checkpoint, of TinyMyo or of an sEMG transformer, into a folder that `from_pretrained` loads."""
-    from tinymyo_hf.semg_transformer.convert_semg_transformer_checkpoint import is_semg_checkpoint
-    from tinymyo_hf.tinymyo.released_weights import ConversionError
-
+    """Turn a published checkpoint, of TinyMyo, an sEMG transformer or the vocoder HiFi-GAN, into a folder that
+    `from_pretrained` loads."""
     of_tinymyo = {
         "position_embedding": position_embedding,
         "num_channels": num_channels,
@@ -64,18 +67,35 @@ def convert(
         "measure": measure,
         "sampling_rate": sampling_rate,
     }
-    given = [f"--{name.replace('_', '-')}" for name, value in of_tinymyo.items() if value is not None]
-    is_semg = is_semg_checkpoint(source)
-    if wrong := given if is_semg else ["--pre-layer-norm"] * pre_layer_norm:
-        family = "an sEMG transformer" if is_semg else "a TinyMyo"
-        raise ConversionError(f"{source} is {family} checkpoint, which {', '.join(wrong)} is not for; leave it out")
     heads = {} if num_attention_heads is None else {"num_attention_heads": num_attention_heads}
-    model = (
-        _convert_semg(source, out, do_stable_layer_norm=pre_layer_norm, **heads)
-        if is_semg
-        else _convert_tinymyo(source, out, **of_tinymyo, **heads)
-    )
+    family = _family_of(source)
+    options_of = {
+        TINYMYO: of_tinymyo | heads,
+        SEMG: {"pre_layer_norm": pre_layer_norm or None} | heads,
+        HIFIGAN: {"config": config},
+    }
+    given = [name for options in options_of.values() for name, value in options.items() if value is not None]
+    if wrong := [f"--{name.replace('_', '-')}" for name in dict.fromkeys(given) if name not in options_of[family]]:
+        from tinymyo_hf.tinymyo.released_weights import ConversionError
+
+        raise ConversionError(f"{source} is {family} checkpoint, which {', '.join(wrong)} is not for; leave it out")
+    if family == TINYMYO:
+        model = _convert_tinymyo(source, out, **of_tinymyo, **heads)
+    elif family == SEMG:
+        model = _convert_semg(source, out, do_stable_layer_norm=pre_layer_norm, **heads)
+    else:
+        from tinymyo_hf.vocoder import convert_hifigan
+
+        model = convert_hifigan(source, config, out)
     typer.echo(f"{type(model).__name__} with {model.num_parameters():,} parameters written to {out}")
+
+
+def _family_of(source: Path) -> str:
+    """What the weights in a file are of, by their names; `ConversionError` if it cannot be read."""
+    from tinymyo_hf.semg_transformer.convert_semg_transformer_checkpoint import is_semg_checkpoint
+    from tinymyo_hf.vocoder import is_hifigan_checkpoint
+
+    return HIFIGAN if is_hifigan_checkpoint(source) else SEMG if is_semg_checkpoint(source) else TINYMYO
 
 
 def _convert_semg(source: Path, out: Path, **options: Any) -> Any:

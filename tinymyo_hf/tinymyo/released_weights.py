@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
 from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
 
-PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", "")
+STATE_ENTRIES = ("state_dict", "generator")
 
 
 class ConversionError(ValueError):
@@ -67,7 +68,8 @@ def read_tensors(source: Path) -> dict[str, torch.Tensor]:
     elif source.suffix in PICKLE_SUFFIXES:
         tensors = _read_pickle(source)
     else:
-        raise ConversionError(f"{source}: give a file ending in .safetensors or {', '.join(PICKLE_SUFFIXES)}")
+        suffixes = ", ".join(filter(None, PICKLE_SUFFIXES))
+        raise ConversionError(f"{source}: give a file ending in .safetensors or {suffixes}")
     prefix = _prefix_of(tensors)
     tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
     broken = sorted(key for key, tensor in tensors.items() if not torch.isfinite(tensor).all())
@@ -104,8 +106,8 @@ def _read_pickle(source: Path) -> dict[str, torch.Tensor]:
             f"{source}: cannot be read as tensors alone ({type(error).__name__}); it is damaged, or holds other Python "
             "objects, which are not loaded for safety: where it was trained, save its state_dict as safetensors"
         ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    if isinstance(content, dict):
+        content = next((content[key] for key in STATE_ENTRIES if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict) or not content or not all(torch.is_tensor(v) for v in content.values()):
         raise ConversionError(f"{source}: holds no state dict; give a checkpoint with the entry `state_dict`, or one")
     return content

@@ -184,10 +184,11 @@ class TinyMyoAttention(nn.Module):
             cos, sin = (table[:, :, None, None] for table in position_embeddings)
             query_key = apply_rotary_pos_emb(query_key, cos, sin)
         query, key = query_key.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, tokens, head_dim)
+        attention_function = self._attention_function()
         if self.relative_positions is not None:
             attention_mask = self.relative_positions(query, attention_mask)
 
-        output, weights = self._attention_function()(
+        output, weights = attention_function(
             self,
             query,
             key,

@@ -160,7 +160,7 @@ class TinyMyoForSpeechSynthesis(TinyMyoPreTrainedModel):
             distance of the spectra, plus `phoneme_loss_weight` times the cross-entropy of the phonemes.
 
         Raises:
-            ValueError: shapes that do not fit, or `phoneme_labels` without `labels`.
+            ValueError: shapes that do not fit, ids that are no phonemes, or `phoneme_labels` without `labels`.
         """
         outputs = self.tinymyo(input_values, attention_mask=attention_mask, channel_mask=channel_mask, **kwargs)
         spectrogram = self.spectrogram_head(outputs.last_hidden_state)
@@ -203,6 +203,8 @@ def phoneme_error(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
         raise ValueError(
             f"phoneme_labels must be (batch, frames) = {tuple(logits.shape[:2])}, got {tuple(labels.shape)}."
         )
+    if (labels >= logits.shape[-1]).any():
+        raise ValueError(f"phoneme_labels must be below num_phonemes={logits.shape[-1]}; -100 where not known.")
     known = mask & (labels >= 0)
     error = nn.functional.cross_entropy(logits[known].float(), labels[known].long(), reduction="sum")
     return error / known.sum().clamp(min=1)

@@ -18,6 +18,7 @@ from typer.core import TyperArgument, TyperCommand
 from tinymyo_hf.cli_experiments import personalize, reproduce, search
 from tinymyo_hf.cli_models import convert, info
 from tinymyo_hf.cli_simulate import simulate
+from tinymyo_hf.cli_speech import build_lm
 from tinymyo_hf.cli_stream import stream
 
 app = typer.Typer(
@@ -331,7 +332,7 @@ def predict(
         typer.echo(f"{prediction.write(output)} written to {output}")
 
 
-for without_fields in (info, convert, simulate):
+for without_fields in (info, convert, simulate, build_lm):
     _command()(without_fields)
 
 

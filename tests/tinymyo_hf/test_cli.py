@@ -27,6 +27,7 @@ COMMANDS = (
     "info",
     "convert",
     "simulate",
+    "build-lm",
     "stream",
 )
 

@@ -7,8 +7,11 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from tinymyo_hf.cli import app
 from tinymyo_hf.language_model import LanguageModelError, build_language_model
+from tinymyo_hf.lexicon import read_lexicon
 
 WORDS = ["a", "b", "c", "dd", "é"]
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=7).map(" ".join), min_size=1, max_size=25).filter(any)
@@ -176,3 +179,37 @@ def test_a_failure_leaves_the_old_model(tmp_path):
     with pytest.raises(OSError, match="the disk is gone"):
         build_language_model(broken(), tmp_path / "lm.arpa")
     assert (tmp_path / "lm.arpa").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def build_lm(*arguments):
+    return CliRunner().invoke(app, ["build-lm", *map(str, arguments)])
+
+
+def test_the_command_writes_model_and_lexicon(tmp_path):
+    (tmp_path / "text.txt").write_text("\ufeffThe 2 caf\u00e9s.\n\nThe end\n", encoding="utf-8")
+    out, lexicon = tmp_path / "lm.arpa", tmp_path / "words" / "lexicon.txt"
+    result = build_lm(tmp_path / "text.txt", "--out", out, "--order", 2, "--lexicon", lexicon, "--normalize")
+    assert result.exit_code == 0, result.output
+    assert f"{out}: a model of order 2 (7, 6 n-grams) from 5 words in 2 sentences" in result.output
+    assert lexicon.read_text("utf-8") == "cafes\tc a f e s |\nend\te n d |\nthe\tt h e |\ntwo\tt w o |\n"
+    build_language_model(["the two cafes", "the end"], tmp_path / "same.arpa", 2)
+    assert out.read_bytes() == (tmp_path / "same.arpa").read_bytes()
+
+
+def test_the_command_takes_text_as_it_is(tmp_path):
+    (tmp_path / "text.txt").write_text("The 2\nthe\n", encoding="utf-8")
+    lexicon = tmp_path / "lexicon.txt"
+    assert build_lm(tmp_path / "text.txt", "--out", tmp_path / "lm.arpa", "--lexicon", lexicon).exit_code == 0
+    assert read_lexicon(lexicon) == ["2", "The", "the"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "No such file"), (b"\xff\xfe", "not a text file in UTF-8"), (b"\n", "no words")]
+)
+def test_the_command_names_what_is_wrong_with_the_text(tmp_path, content, message):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    result = build_lm(path, "--out", tmp_path / "lm.arpa")
+    assert result.exit_code == 2 and result.stderr.startswith("tinymyo: ") and result.stderr.count("\n") == 1
+    assert message in result.stderr and not list(tmp_path.glob("*lm*"))

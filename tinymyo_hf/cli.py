@@ -306,8 +306,24 @@ def predict(
     stride: Annotated[int | None, typer.Option(min=1, help="Samples between windows.")] = None,
     resample: Annotated[bool, typer.Option("--resample", help="Convert recordings at another rate.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows at once.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Text: greedy (default), beam, or words (speech, with a lexicon).")
+    ] = None,
+    lm: Annotated[
+        Path | None,
+        typer.Option(help="Text: language model, of characters for beam, of words for words (lm.arpa of CHECKPOINT)."),
+    ] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Text: words that may be written, one a line (lexicon.txt of CHECKPOINT).")
+    ] = None,
+    wav: Annotated[Path | None, typer.Option(help="Audio: write it to this .wav file.")] = None,
+    vocoder: Annotated[
+        str | None, typer.Option(help="Audio: folder or Hub id of a HiFi-GAN; without it Griffin-Lim.")
+    ] = None,
+    before: Annotated[Path | None, typer.Option(help="Speech: the utterance before, to settle the filters.")] = None,
+    after: Annotated[Path | None, typer.Option(help="Speech: the utterance after.")] = None,
 ) -> None:
-    """Predict a recording: labels of windows, a trajectory, events or text, whatever the checkpoint was trained for."""
+    """Predict a recording: labels of windows, a trajectory, events, text or audio, as the checkpoint was trained."""
     from tinymyo_hf.predictions import predict_file
 
     read_options = {
@@ -326,8 +342,17 @@ def predict(
         on_rate_mismatch="resample" if resample else None,
         batch_size=batch_size,
         read_options={name: value for name, value in read_options.items() if value is not None},
+        decoder=decoder,
+        lm_path=lm,
+        lexicon_path=lexicon,
+        wav=wav,
+        vocoder=vocoder,
+        before=before,
+        after=after,
     )
     typer.echo(prediction.table(TABLE_ROWS))
+    if wav is not None:
+        typer.echo(f"{prediction.write_wav(wav)} written to {wav}")
     if output is not None:
         typer.echo(f"{prediction.write(output)} written to {output}")
 

@@ -1,6 +1,7 @@
 """What the pipelines return, as tables for the terminal and as files."""
 
 import csv
+import itertools
 import json
 import os
 from collections import Counter
@@ -20,11 +21,12 @@ class Format:
     """How the results of one pipeline are shown and written.
 
     Attributes:
-        unit: what a row is: "windows", "frames", "events", "characters".
+        unit: what a row is: "windows", "frames", "events", "characters", "words".
         suffixes: files it can be written to.
         table: (result, rows) -> text for the terminal.
         header: result -> names of the columns.
         rows: result -> the rows of a table with everything, which .csv and .npy files hold.
+        apart: entries of the result that .json files leave out, as they are files of their own.
     """
 
     unit: str
@@ -32,6 +34,7 @@ class Format:
     table: Callable[[Result, int], str]
     header: Callable[[Result], list[str]]
     rows: Callable[[Result], Iterable[Iterable[Any]]]
+    apart: tuple[str, ...] = ()
 
     def write(self, result: Result, path: Path) -> str:
         """Write a .csv table, a .npy array of its numbers, or the result itself as .json; returns "39 windows"."""
@@ -42,7 +45,8 @@ class Format:
                 np.save(file, np.array(rows, dtype=np.float64).reshape(len(rows), -1))
         elif path.suffix.lower() == ".json":
             with replacing(path, "w") as file:
-                json.dump(result, file, indent=2, ensure_ascii=False, default=_plain)
+                document = {name: entry for name, entry in result.items() if name not in self.apart}
+                json.dump(document, file, indent=2, ensure_ascii=False, default=_plain)
                 file.write("\n")
         else:
             with replacing(path, "w") as file:
@@ -102,6 +106,28 @@ def _text_table(result: Result, rows: int) -> str:
     return f"{result['text']}\n\n{len(characters)} keys from {first:.2f} to {last:.2f} s: {result['keystrokes']}"
 
 
+def _words_table(result: Result, rows: int) -> str:
+    """What was said, and when."""
+    timed = [word for word in result["words"] if word["start"] is not None]
+    if not timed:
+        return result["text"] or "nothing was said"
+    return f"{result['text']}\n\n{len(timed)} words from {timed[0]['start']:.2f} to {timed[-1]['end']:.2f} s"
+
+
+def _audio_table(result: Result, rows: int) -> str:
+    """How long it is, and the phonemes one after the other."""
+    seconds = len(result["audio"]) / result["sampling_rate"]
+    phonemes = " ".join(name for name, _ in itertools.groupby(result["phonemes"]))
+    return f"{seconds:.2f} s of audio at {result['sampling_rate']:,} Hz\n\nphonemes: {phonemes}"
+
+
+def _audio_rows(result: Result) -> Iterator[list[Any]]:
+    """Of each frame its second of the audio, its phoneme and its spectrum."""
+    step = len(result["audio"]) / len(result["spectrogram"]) / result["sampling_rate"]
+    for i, (phoneme, frame) in enumerate(zip(result["phonemes"], result["spectrogram"], strict=True)):
+        yield [i * step, phoneme, *frame]
+
+
 def _more(entries: list, rows: int, unit: str) -> list[str]:
     more = len(entries) - rows
     return [f"... {more} more {unit}; --output FILE.csv writes them all"] if more > 0 else []
@@ -136,8 +162,30 @@ FORMATS = {
         lambda result: ["character", "time"],
         lambda result: (character.values() for character in result["characters"]),
     ),
+    "emg-to-audio": Format(
+        "frames",
+        (".csv", ".json"),
+        _audio_table,
+        lambda result: ["time", "phoneme", *(f"mel {i}" for i in range(result["spectrogram"].shape[1]))],
+        _audio_rows,
+        apart=("audio",),
+    ),
 }
-"""By pipeline. The rows of a trajectory are the time in seconds and the outputs."""
+"""By pipeline. The rows of a trajectory are the time in seconds and the outputs. Text is that of typing."""
+
+SPOKEN = Format(
+    "words",
+    (".csv", ".json"),
+    _words_table,
+    lambda result: ["word", "start", "end"],
+    lambda result: (word.values() for word in result["words"]),
+)
+"""For "emg-to-text" of speech."""
+
+
+def format_of(task: str, result: Result) -> Format:
+    """How what a pipeline returned is shown and written."""
+    return SPOKEN if "words" in result else FORMATS[task]
 
 
 def _plain(array: np.ndarray) -> list:

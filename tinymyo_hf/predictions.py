@@ -8,11 +8,25 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, Pipeline, pipeline
 
+from tinymyo_hf.audio import write_wav
 from tinymyo_hf.pipelines import SavedModel, task_of
-from tinymyo_hf.prediction_output import FORMATS
+from tinymyo_hf.prediction_output import FORMATS, format_of
 from tinymyo_hf.quiet import quiet
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tokenization import CharsetError
+
+_TEXT = ("emg-to-text",)
+_AUDIO = ("emg-to-audio",)
+# Settings that only some pipelines take: what the models do that they are for, and their pipelines.
+_SETTINGS = {
+    "decoder": ("write text", _TEXT),
+    "lm_path": ("write text", _TEXT),
+    "lexicon_path": ("write text", _TEXT),
+    "wav": ("speak", _AUDIO),
+    "vocoder": ("speak", _AUDIO),
+    "before": ("are of speech", _TEXT + _AUDIO),
+    "after": ("are of speech", _TEXT + _AUDIO),
+}
 
 
 class PredictionError(ValueError):
@@ -24,7 +38,7 @@ class Prediction:
     """What a pipeline made of a recording.
 
     Attributes:
-        task: the pipeline: "emg-classification", "emg-regression", "emg-events" or "emg-to-text".
+        task: the pipeline: "emg-classification", "emg-regression", "emg-events", "emg-to-text" or "emg-to-audio".
         result: what it returned.
     """
 
@@ -33,11 +47,17 @@ class Prediction:
 
     def table(self, rows: int = 20) -> str:
         """The prediction as text: its first rows, or a summary."""
-        return FORMATS[self.task].table(self.result, rows)
+        return format_of(self.task, self.result).table(self.result, rows)
 
     def write(self, path: str | Path) -> str:
         """Write all of it as the suffix says, whole or not at all; returns what was written ("39 windows")."""
-        return FORMATS[self.task].write(self.result, Path(path))
+        return format_of(self.task, self.result).write(self.result, Path(path))
+
+    def write_wav(self, path: str | Path) -> str:
+        """Write the audio of "emg-to-audio"; returns what was written ("3.42 s of audio")."""
+        audio, rate = self.result["audio"], self.result["sampling_rate"]
+        write_wav(path, audio, rate)
+        return f"{len(audio) / rate:.2f} s of audio"
 
 
 def predict_file(
@@ -45,6 +65,9 @@ def predict_file(
     file: str | Path,
     output: str | Path | None = None,
     batch_size: int | None = None,
+    wav: str | Path | None = None,
+    before: str | Path | None = None,
+    after: str | Path | None = None,
     **settings: Any,
 ) -> Prediction:
     """Predict a recording with the pipeline for the checkpoint's head, after checking that `output` can be written.
@@ -54,10 +77,13 @@ def predict_file(
         file: the recording.
         output: where the prediction will be written; checked before the work, not after it.
         batch_size: windows at once; the pipeline's own by default.
+        wav: where the audio will be written, for models that speak.
+        before, after: of an utterance of speech, the files of its neighbours, which are filtered together with it.
         settings: arguments of the pipeline's call; those that are None are left out.
 
     Raises:
-        PredictionError: no usable checkpoint, or `output` of another kind.
+        PredictionError: no usable checkpoint, `output` or `wav` of another kind, or settings that the model has no use
+            for.
         SignalError: the recording cannot be read, or does not suit the model.
     """
     task = checkpoint_task(checkpoint)
@@ -65,9 +91,26 @@ def predict_file(
     if output is not None and Path(output).suffix.lower() not in suffixes:
         allowed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
         raise PredictionError(f"{output}: {FORMATS[task].unit} are written as {allowed}; change the name")
-    predict = load_pipeline(checkpoint, task, batch_size)
+    neighbours = {name: str(path) for name, path in (("before", before), ("after", after)) if path is not None}
     given = {name: value for name, value in settings.items() if value is not None}
-    return Prediction(task, predict(str(file), **given))
+    _check_settings(checkpoint, task, wav, (*given, *neighbours))
+    predict = load_pipeline(checkpoint, task, batch_size)
+    recording = {"raw": str(file), **neighbours} if neighbours else str(file)
+    return Prediction(task, predict(recording, **given))
+
+
+def _check_settings(checkpoint: str, task: str, wav: str | Path | None, given: tuple[str, ...]) -> None:
+    """Raise `PredictionError` for settings that models of this kind have no use for, and for audio without a place."""
+    for name in (*given, *(["wav"] if wav is not None else [])):
+        purpose, tasks = _SETTINGS.get(name, ("", (task,)))
+        if task not in tasks:
+            raise PredictionError(
+                f"{name}: for models that {purpose}, but {checkpoint} is one for {task}; leave it out"
+            )
+    if task in _AUDIO and wav is None:
+        raise PredictionError(f"{checkpoint} speaks: say where its audio is to go, with --wav FILE.wav")
+    if wav is not None and Path(wav).suffix.lower() != ".wav":
+        raise PredictionError(f"{wav}: audio is written as .wav; change the name")
 
 
 def checkpoint_task(checkpoint: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from tinymyo_hf.audio import AUDIO_RATE, NUM_MELS, log_mel_of_mfcc
 from tinymyo_hf.pipelines.base import EmgPipeline, RecordingInput
 from tinymyo_hf.pipelines.utterances import UtteranceReader
+from tinymyo_hf.vocoder import Vocoder, load_vocoder
 
 
 class EmgToAudioPipeline(EmgPipeline):
@@ -44,7 +45,7 @@ class EmgToAudioPipeline(EmgPipeline):
     windows_at_once = 1
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self._loaded: tuple[str | Path | None, Any] | None = None  # the last vocoder
+        self._loaded: tuple[str | Path | None, Vocoder] | None = None  # the last vocoder
         super().__init__(*args, **kwargs)
         self._utterances = UtteranceReader(self)
         self._vocoder(**self._postprocess_params)  # a wrong path is told now
@@ -84,11 +85,9 @@ class EmgToAudioPipeline(EmgPipeline):
         names = self.model.config.id2label
         return names[index] if len(names) == self.model.config.num_phonemes else str(index)
 
-    def _vocoder(self, vocoder: str | Path | None = None) -> Any:
-        from tinymyo_hf.vocoder import load_vocoder
-
+    def _vocoder(self, vocoder: str | Path | None = None) -> Vocoder:
         if self._loaded is None or self._loaded[0] != vocoder:
-            self._loaded = (vocoder, load_vocoder(vocoder))
+            self._loaded = (vocoder, load_vocoder(vocoder, self.device))
         return self._loaded[1]
 
     def _num_channels(self) -> int:

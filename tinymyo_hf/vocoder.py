@@ -126,9 +126,10 @@ def load_vocoder(source: str | Path | None = None, device: str | torch.device = 
                 where, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
             )
     except OSError as error:
-        reason = " ".join(str(error).split())
+        remote = "" if Path(source).is_dir() else "no such folder here, and from the Hub: "
         raise VocoderError(
-            f"{source}: cannot be loaded as a HiFi-GAN ({reason}); convert or download it again"
+            f"{source}: cannot be loaded as a HiFi-GAN ({remote}{' '.join(str(error).split())}); convert or download it "
+            "again"
         ) from error
     of_other_shape = {name for name, *_ in report["mismatched_keys"]}
     if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"], *of_other_shape}):

@@ -217,6 +217,9 @@ def test_loading_refuses_what_does_not_fit(files, tmp_path):
     (out / "model.safetensors").unlink()
     with pytest.raises(VocoderError, match="cannot be loaded"):
         load_vocoder(out)
-    for missing, message in ((tmp_path / "absent", "no such folder"), ("nobody/no-such-vocoder", "cannot be loaded")):
+    for missing, message in (
+        (tmp_path / "absent", "no such folder"),
+        ("nobody/absent", r"cannot be loaded as a HiFi-GAN \(no such folder here"),
+    ):
         with pytest.raises(VocoderError, match=message):
             load_vocoder(missing)

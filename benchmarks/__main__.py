@@ -9,6 +9,7 @@ from benchmarks import (
     pretraining_speed,
     read_continuous,
     read_windows,
+    vocoder_speed,
 )
 
 read_windows.main([])
@@ -20,3 +21,4 @@ ctc_latency.main([])
 ctc_streaming.main([])
 pretraining_speed.main([])
 pretraining_speed.main(["--device", "cuda"])
+vocoder_speed.main([])

@@ -126,10 +126,11 @@ def load_vocoder(source: str | Path | None = None, device: str | torch.device = 
                 where, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
             )
     except OSError as error:
-        remote = "" if Path(source).is_dir() else "no such folder here, and from the Hub: "
+        reason = " ".join(str(error).split())
+        if not Path(source).is_dir():
+            reason = f"no such folder here, and from the Hub: {reason}"
         raise VocoderError(
-            f"{source}: cannot be loaded as a HiFi-GAN ({remote}{' '.join(str(error).split())}); convert or download it "
-            "again"
+            f"{source}: cannot be loaded as a HiFi-GAN ({reason}); convert or download it again"
         ) from error
     of_other_shape = {name for name, *_ in report["mismatched_keys"]}
     if wrong := sorted({*report["missing_keys"], *report["unexpected_keys"], *of_other_shape}):

@@ -281,13 +281,15 @@ def test_a_process_that_waits_for_standard_input(classifier, tmp_path):
     assert first.split()[1].decode() == events[0]["label"] and summary["ended"] == "stopped"
 
 
-def test_lsl(classifier, tmp_path, monkeypatch):
+def test_lsl(classifier, recording, tmp_path, monkeypatch):
     samples = [([*row, 0.0], i / 200) for i, row in enumerate(noise().T.tolist())]
     monkeypatch.setitem(sys.modules, "pylsl", FakeLsl([samples], rate=200.0, channels=5))
     # with room for all: on a busy machine the oldest samples would be dropped
     options = ("--source", "lsl", "--input", "armband", "--buffer", 60, "--output", tmp_path / "e.jsonl")
     message = refused(classifier, *options, "--channels", "0,1,2,3")
-    assert "its sender is gone" in message and len(events_in(tmp_path / "e.jsonl")[0]) > 2
+    tinymyo("stream", classifier, *FAST, recording, "--sampling-rate", 200, "--output", tmp_path / "file.jsonl")
+    live, of_file = (events_in(tmp_path / name)[0] for name in ("e.jsonl", "file.jsonl"))
+    assert "its sender is gone" in message and live == of_file and len(live) > 1
     assert "5 channels, but the model takes 4" in refused(classifier, *options)
     assert "channel 'a'" in refused(classifier, *options, "--channels", "a")
     monkeypatch.setitem(sys.modules, "pylsl", None)

@@ -7,7 +7,9 @@ no rate and are left out of every count but `empty`, as in the reference.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import datasets
@@ -48,23 +50,45 @@ def word_errors(references: Sequence[str], predictions: Sequence[str]) -> dict[s
             f"nothing was said in the {len(references)} utterances, so there is no error rate; evaluate a split whose "
             "utterances have text"
         )
-    pairs = list(zip(references, predictions, strict=True))
-    scores = _scores([pair for pair, scored in zip(pairs, said, strict=True) if scored])
-    scores |= {"utterances": sum(said), "empty": len(said) - sum(said)}
-    scores["items"] = [_scores([pair]) if scored else None for pair, scored in zip(pairs, said, strict=True)]
-    return scores
-
-
-def _scores(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    references, predictions = [said for said, _ in pairs], [recognised for _, recognised in pairs]
-    words = jiwer.process_words(references, predictions)
+    scored = [list(compress(texts, said)) for texts in (references, predictions)]
+    words, characters = jiwer.process_words(*scored), jiwer.process_characters(*scored)
+    items = [
+        {"wer": _rate(*spoken), "cer": _rate(*spelled)} | _word_counts(*spoken)
+        for spoken, spelled in zip(_alignments(words), _alignments(characters), strict=True)
+    ]
+    counts = {name: sum(item[name] for item in items) for name in ("substitutions", "deletions", "insertions", "words")}
+    remaining = iter(items)
     return {
         "wer": 100.0 * words.wer,
-        "cer": 100.0 * jiwer.process_characters(references, predictions).cer,
-        "substitutions": words.substitutions,
-        "deletions": words.deletions,
-        "insertions": words.insertions,
-        "words": words.hits + words.substitutions + words.deletions,
+        "cer": 100.0 * characters.cer,
+        **counts,
+        "utterances": len(items),
+        "empty": len(said) - len(items),
+        "items": [next(remaining) if is_scored else None for is_scored in said],
+    }
+
+
+def _alignments(output: jiwer.WordOutput | jiwer.CharacterOutput) -> list[tuple[Counter[str], int]]:
+    """Of each utterance how many units every kind of edit has, and how many units were said."""
+    found = []
+    for chunks, said in zip(output.alignments, output.references, strict=True):
+        edits = Counter[str]()
+        for chunk in chunks:
+            edits[chunk.type] += max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+        found.append((edits, len(said)))
+    return found
+
+
+def _rate(edits: Counter[str], said: int) -> float:
+    return 100.0 * (edits.total() - edits["equal"]) / said
+
+
+def _word_counts(edits: Counter[str], said: int) -> dict[str, int]:
+    return {
+        "substitutions": edits["substitute"],
+        "deletions": edits["delete"],
+        "insertions": edits["insert"],
+        "words": said,
     }
 
 

@@ -120,7 +120,8 @@ def _scorer(model: nn.Module, task: Task, output: Path, batch_size: int) -> Trai
 
 def render_report(results: Mapping[str, Any]) -> str:
     """The tables of an evaluation as markdown."""
-    task = next(task for task in TASKS.values() if task.name == results["task"])
+    names = (results["task"], results["family"])  # text is written by models of both families
+    task = next(task for task in TASKS.values() if (task.name, task.family) == names)
     part = task.card(results)
     return f"""# `{results["checkpoint"]}` on `{results["dataset"]}`, split {results["split"]}
 

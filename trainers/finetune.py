@@ -33,6 +33,7 @@ from trainers.events import EventsTask
 from trainers.model_card import write_model_card
 from trainers.models import merged, parameter_counts
 from trainers.optim import LayerwiseTrainer
+from trainers.recognition import RecognitionTask
 from trainers.regression import RegressionTask
 from trainers.report import format_score, score_table, scores_by_model, summarize_seeds, write_json
 from trainers.runs import claim_output, describe_environment, last_complete_checkpoint, remove_checkpoints
@@ -44,6 +45,7 @@ TASKS: dict[str, type[Task]] = {
     "regression": RegressionTask,
     "events": EventsTask,
     "ctc": CTCTask,
+    "speech_recognition": RecognitionTask,
     "speech_synthesis": SpeechSynthesisTask,
 }
 HYPERPARAMETERS = (

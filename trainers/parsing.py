@@ -40,7 +40,7 @@ from trainers.distill_arguments import ClassificationDistillationArguments, CTCD
 from trainers.errors import RecipeError
 from trainers.personalize_ctc_arguments import CTCPersonalizationArguments
 from trainers.pretrain_arguments import PretrainingArguments
-from trainers.speech_arguments import SynthesisArguments
+from trainers.speech_arguments import RecognitionArguments, SynthesisArguments
 
 RECIPES = Path(__file__).parent / "recipes"
 TASK_ARGUMENTS: dict[str, type[TrainingArguments]] = {
@@ -53,6 +53,7 @@ TASK_ARGUMENTS: dict[str, type[TrainingArguments]] = {
         PersonalizationArguments,
         CTCPersonalizationArguments,
         PretrainingArguments,
+        RecognitionArguments,
         SynthesisArguments,
     )
 }

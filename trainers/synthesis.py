@@ -106,6 +106,7 @@ class SpeechSynthesisTask(Task):
         wrong = [name for name in AUGMENTATIONS_IN_TIME if name in arguments.augmentations]
         if wrong:
             raise RecipeError(f"augmentations: {wrong[0]} moves windows in time but not their targets; remove it")
+        Voices(arguments.vocoder, arguments.asr_model).check()  # they are needed when training is over
         corpus, extractor = read_corpus(data, ("train", "validation"))
         check_speech(corpus, data.dataset, arguments.TASK, synthesis=True)
         return cls(corpus, extractor, data.dataset, arguments, (data.train_fraction, data.train_fraction_seed))
@@ -202,8 +203,9 @@ class SpeechSynthesisTask(Task):
     def score(self, trainer: Trainer, split: str) -> Scores:
         predictions = list(self.predictions(trainer, split))
         voices = Voices(self.options.vocoder, self.options.asr_model)
-        scores = self._scores(predictions) | voices.word_errors(predictions)
+        scores = self._scores(predictions) | voices.word_errors(predictions, trainer.model.device)
         if trainer.is_world_process_zero():
+            scores["vocoder"] = voices.vocoder.name
             scores["examples"] = write_examples(predictions, voices, Path(trainer.args.output_dir))
         return scores
 

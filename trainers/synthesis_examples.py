@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tinymyo_hf.audio import write_wav
 from tinymyo_hf.vocoder import Vocoder, load_vocoder
+from trainers.speech_asr import asr_word_errors, transcribe
 from trainers.synthesis_metrics import Prediction, aligned_spectrum, score_utterance, totals
 
 NUM_EXAMPLES = 3
@@ -38,12 +40,32 @@ class Voices:
         audio = self.vocoder(log_mel)
         return audio / max(1.0, float(np.abs(audio).max()))
 
-    def word_errors(self, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    def word_errors(self, predictions: Sequence[Prediction], device: torch.device) -> dict[str, Any]:
         """Word error rates in percent of what is predicted, `wer`, and of the sentences read aloud through the same
-        vocoder, `wer_of_targets`; nothing without a speech recogniser."""
+        vocoder, `wer_of_targets`, and what was `heard` of each; nothing without a speech recogniser."""
         if self.asr_model is None:
             return {}
-        raise NotImplementedError
+        texts = [prediction.text for prediction in predictions]
+        of_predictions, of_targets = (
+            asr_word_errors([self.audio(spectrum) for spectrum in spectra], texts, self.asr_model, device=device)
+            for spectra in ([p.spectrum for p in predictions], [p.targets for p in predictions])
+        )
+        return {
+            "wer": of_predictions["wer"],
+            "wer_of_targets": of_targets["wer"],
+            "asr_model": self.asr_model,
+            "heard": of_predictions["predictions"],
+        }
+
+    def check(self) -> None:
+        """Load what was named.
+
+        Raises:
+            VocoderError, CheckpointError: it cannot be loaded.
+        """
+        _ = self.vocoder
+        if self.asr_model is not None:
+            transcribe([], self.asr_model)
 
 
 def choose_examples(predictions: Sequence[Prediction]) -> list[Prediction]:

@@ -32,9 +32,9 @@ def plot_examples(results: Mapping[str, Any], folder: Path) -> None:
         layout="constrained",
         width_ratios=width,
     )
+    low, high = np.percentile(np.concatenate([target for target, _ in spectra]), (1, 99.8))
     image = None
     for column, ((target, predicted), example) in enumerate(zip(spectra, facts, strict=True)):
-        low, high = np.percentile(target, (1, 99.8))
         for axes, spectrum, title in zip(
             panels[:, column], (target, predicted), ("read aloud", "predicted"), strict=True
         ):
@@ -44,7 +44,7 @@ def plot_examples(results: Mapping[str, Any], folder: Path) -> None:
             )
             axes.set_title(title, fontsize="small", loc="left")
         panels[0, column].set_title(
-            f'"{_shortened(example["text"])}"\nmel distance {example["mel_distance"]:.2f}; read aloud',
+            f"{_shortened(example['text'])}\nmel distance {example['mel_distance']:.2f}; read aloud",
             fontsize="small",
             loc="left",
         )

@@ -12,10 +12,11 @@ from tinymyo_hf.counting import count_macs
 from tinymyo_hf.quiet import quiet
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMG_TRANSFORMER_PRESETS, SEMGTransformerConfig
 from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGTransformerFeatureExtractor
-from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, SEMGTransformerPreTrainedModel
+from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerPreTrainedModel
 from tinymyo_hf.tinymyo.configuration_tinymyo import TINYMYO_PRESETS, TinyMyoConfig
 from tinymyo_hf.tinymyo.convert_tinymyo_checkpoint import default_feature_extractor
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
+from tinymyo_hf.tinymyo.modeling_tinymyo_speech import TinyMyoForSpeechSynthesis
 
 PRESETS = {**TINYMYO_PRESETS, **SEMG_TRANSFORMER_PRESETS}
 # An sEMG transformer takes any length; it was trained on 4 s, with 0.9 s before and 0.1 s after them.
@@ -97,7 +98,9 @@ class ModelInfo:
             return f"{text}, raw"
         if extractor.band_pass is not None:
             lower, upper = extractor.band_pass
-            text += f", {'' if lower is None else f'{lower:g}'}-{'' if upper is None else f'{upper:g}'} Hz"
+            text += (
+                f", above {lower:g} Hz" if upper is None else f", {'' if lower is None else f'{lower:g}'}-{upper:g} Hz"
+            )
         if extractor.normalization != "none":
             text += f", {extractor.normalization} per {extractor.normalization_scope}"
         return text
@@ -105,8 +108,11 @@ class ModelInfo:
     def _labels(self) -> str:
         if self.model.base_model is self.model or type(self.model).__name__.endswith("ForPreTraining"):
             return "none"
-        if isinstance(self.model, SEMGTransformerForCTC):
+        if type(self.model).__name__.endswith("ForCTC"):
             return f"{self.model.config.vocab_size - 1} characters, and the blank of CTC"
+        if isinstance(self.model, TinyMyoForSpeechSynthesis):
+            config = self.model.config
+            return f"{config.num_mel_bins} values of a spectrum and {config.num_phonemes} phonemes for each frame"
         labels = list(self.model.config.id2label.values())
         named = labels != [f"LABEL_{index}" for index in range(len(labels))]
         return f"{len(labels)}: {', '.join(labels)}" if named else f"{len(labels)}, not named"

@@ -1,5 +1,6 @@
 """Predictions for one recording on the command line, by the pipeline that suits the checkpoint."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,10 @@ class Prediction:
     def write_wav(self, path: str | Path) -> str:
         """Write the audio of "emg-to-audio"; returns what was written ("3.42 s of audio")."""
         audio, rate = self.result["audio"], self.result["sampling_rate"]
-        write_wav(path, audio, rate)
-        return f"{len(audio) / rate:.2f} s of audio"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of what is told here
+            clipped = write_wav(path, audio, rate)
+        return f"{len(audio) / rate:.2f} s of audio" + (f", {clipped:,} samples clipped" if clipped else "")
 
 
 def predict_file(

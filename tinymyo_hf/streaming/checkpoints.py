@@ -8,6 +8,7 @@ from transformers import Pipeline
 from tinymyo_hf.decoding_timed import timed_decoder
 from tinymyo_hf.event_detection import THRESHOLD
 from tinymyo_hf.predictions import checkpoint_task, load_pipeline
+from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC
 from tinymyo_hf.streaming.chunks import StreamError
 from tinymyo_hf.streaming.filters import HysteresisFilter, MajorityFilter, Smoother
 from tinymyo_hf.streaming.recognizers import EventRecognizer, GestureRecognizer, Recognizer
@@ -44,9 +45,7 @@ def load_recognizer(checkpoint: str, **options: Any) -> tuple[Recognizer, str]:
     given = {name: value for name, value in options.items() if value is not None}
     task = checkpoint_task(checkpoint)
     if task not in OPTIONS:
-        raise StreamError(
-            f"{checkpoint} is a model for {task}, which blends windows of whole recordings: use `tinymyo predict`"
-        )
+        raise StreamError(f"{checkpoint} is a model for {task}, which needs whole recordings: use `tinymyo predict`")
     others = [name for name in given if name not in OPTIONS[task]]
     if others:
         raise StreamError(f"{', '.join(others)}: not for a model of {task}, which has {', '.join(OPTIONS[task])}")
@@ -78,6 +77,11 @@ def _events(loaded: Pipeline, hop: int | None, threshold: float = THRESHOLD) -> 
 def _text(
     loaded: Pipeline, hop: int | None, mode: str | None = None, decoder: str = "greedy", lm: str | Path | None = None
 ) -> Recognizer:
+    if not isinstance(loaded.model, SEMGTransformerForCTC):
+        raise StreamError(
+            f"{loaded.model.config.name_or_path} is a model of speech, which needs whole utterances: use "
+            "`tinymyo predict`"
+        )
     make_decoder = timed_decoder(loaded.tokenizer, decoder, lm)
     return TextRecognizer(loaded.model, loaded.feature_extractor, loaded.tokenizer, make_decoder, mode, hop)
 

@@ -85,7 +85,7 @@ def _discard(folder: Path) -> None:
     for entry in folder.iterdir():
         if re.fullmatch(r"seed-\d+|reconstructions|users|from_scratch", entry.name) and entry.is_dir():
             shutil.rmtree(entry)
-        elif entry.suffix in {".json", ".png", ".safetensors"} or entry.name == "README.md":
+        elif entry.suffix in {".json", ".png", ".safetensors", ".wav", ".npz"} or entry.name == "README.md":
             entry.unlink()
 
 

@@ -150,7 +150,7 @@ def write_wav(path: str | Path, audio: np.ndarray, sampling_rate: int = AUDIO_RA
     audio, path = np.asarray(audio), Path(path)
     if audio.ndim != 1 or not len(audio) or not np.isfinite(audio).all():
         raise SignalError(f"{path}: audio of shape {audio.shape}; give finite samples of one channel (samples,)")
-    if sampling_rate != int(sampling_rate) or sampling_rate < 1:
+    if not float(sampling_rate).is_integer() or sampling_rate < 1:
         raise SignalError(f"{path}: sampling_rate={sampling_rate}: a WAV file needs a positive whole number of Hz")
     clipped = int((np.abs(audio) > 1).sum())
     if clipped:

@@ -10,12 +10,13 @@ import json
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from .audio import AUDIO_RATE, FFT_LENGTH, HOP_LENGTH, MEL_RANGE, NUM_MELS, check_log_mel, griffin_lim
@@ -121,11 +122,11 @@ def load_vocoder(source: str | Path | None = None, device: str | torch.device = 
                     f"{SpeechT5HifiGanConfig.model_type!r}; give a HiFi-GAN of transformers' SpeechT5HifiGan, which "
                     "`tinymyo convert` makes of an original generator"
                 )
-            _check_config(str(source), SpeechT5HifiGanConfig(**config))
+            _check_config(str(source), config)
             model, report = SpeechT5HifiGan.from_pretrained(
                 where, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
             )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         if not Path(source).is_dir():
             reason = f"no such folder here, and from the Hub: {reason}"
@@ -149,9 +150,14 @@ def _existing(source: str | Path) -> str:
     return str(source)
 
 
-def _check_config(name: str, config: SpeechT5HifiGanConfig) -> None:
-    """Raise `VocoderError` unless a generator takes this package's spectrum and makes its audio."""
-    hop = prod(config.upsample_rates)
+def _check_config(name: str, fields: dict[str, Any]) -> SpeechT5HifiGanConfig:
+    """The configuration of these fields; `VocoderError` unless it takes this package's spectrum and makes its audio."""
+    try:
+        config = SpeechT5HifiGanConfig(**fields)
+        hop = prod(config.upsample_rates)
+        steps = list(zip(config.upsample_kernel_sizes, config.upsample_rates, strict=True))
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise VocoderError(f"{name}: not the configuration of a HiFi-GAN ({' '.join(str(error).split())})") from error
     for what, value, wanted in (
         ("mel bands", config.model_in_dim, NUM_MELS),
         ("samples a frame", hop, HOP_LENGTH),
@@ -162,12 +168,12 @@ def _check_config(name: str, config: SpeechT5HifiGanConfig) -> None:
                 f"{name}: made for {value:,} {what}, not {wanted:,}; give a HiFi-GAN for {NUM_MELS} bands every "
                 f"{HOP_LENGTH} samples at {AUDIO_RATE:,} Hz"
             )
-    lengths = zip(config.upsample_kernel_sizes, config.upsample_rates, strict=True)
-    if any(kernel < rate or (kernel - rate) % 2 for kernel, rate in lengths):
+    if any(kernel < rate or (kernel - rate) % 2 for kernel, rate in steps):
         raise VocoderError(
             f"{name}: upsample_kernel_sizes={list(config.upsample_kernel_sizes)} must exceed upsample_rates="
             f"{list(config.upsample_rates)} by even numbers for a frame to become {HOP_LENGTH} samples"
         )
+    return config
 
 
 def is_hifigan_checkpoint(source: str | Path) -> bool:
@@ -245,18 +251,13 @@ def _converted_config(file: Path) -> SpeechT5HifiGanConfig:
     ]
     if other:
         raise ConversionError(f"{file}: a generator for another spectrum{listed('made for', other)}")
+    converted = {"model_in_dim": NUM_MELS, "sampling_rate": AUDIO_RATE, "leaky_relu_slope": 0.1}
     try:
-        config = SpeechT5HifiGanConfig(
-            model_in_dim=NUM_MELS,
-            sampling_rate=AUDIO_RATE,
-            leaky_relu_slope=0.1,
-            normalize_before=False,
-            **{name: fields[name] for name in _STRUCTURE},
+        return _check_config(
+            str(file), converted | {"normalize_before": False} | {name: fields[name] for name in _STRUCTURE}
         )
-        _check_config(str(file), config)
-    except (TypeError, ValueError) as error:
-        raise ConversionError(str(error) if isinstance(error, VocoderError) else f"{file}: {error}") from error
-    return config
+    except VocoderError as error:
+        raise ConversionError(str(error)) from error
 
 
 def _without_weight_norm(source: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -121,7 +121,12 @@ def test_what_cannot_be_used_is_named(tmp_path):
         mfcc(np.zeros((3, 80)), 81)
     with pytest.raises(SignalError, match="num_mels of at least 26"):
         log_mel_of_mfcc(np.zeros((3, 26)), 20)
-    for audio, rate in ((np.zeros((2, 5)), 16_000), (np.array([np.nan]), 16_000), (np.zeros(5), 689.0625)):
+    for audio, rate in (
+        (np.zeros((2, 5)), 16_000),
+        (np.array([np.nan]), 16_000),
+        (np.zeros(5), 689.0625),
+        (np.zeros(5), np.nan),
+    ):
         with pytest.raises(SignalError, match=r"bad\.wav"):
             write_wav(tmp_path / "bad.wav", audio, rate)
     assert not list(tmp_path.iterdir())

@@ -167,6 +167,8 @@ def test_conversion_refuses_what_it_cannot_express(files, tmp_path, generator):
         ("made for: sampling_rate 16000, not 22050", state, SMALL | {"sampling_rate": 16000}),
         ("made for: num_mels 100, not 80", state, SMALL | {"num_mels": 100}),
         ("samples a frame, not 256", state, SMALL | {"upsample_rates": [8, 8, 2, 4]}),
+        ("not the configuration of a HiFi-GAN .*upsample_rates", state, SMALL | {"upsample_rates": "8822"}),
+        ("not the configuration of a HiFi-GAN", state, SMALL | {"upsample_rates": [16, 16]}),
         ("by even numbers", state, SMALL | {"upsample_kernel_sizes": [16, 16, 5, 4]}),
         ("missing: upsample_rates", state, {name: v for name, v in SMALL.items() if name != "upsample_rates"}),
         (
@@ -214,6 +216,10 @@ def test_loading_refuses_what_does_not_fit(files, tmp_path):
     (out / "config.json").write_text(json.dumps(good))
     with pytest.raises(SignalError, match=r"\(frames, 80\)"):
         load_vocoder(out)(np.zeros((80, 7)))
+    weights = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").write_bytes(weights[:-100])
+    with pytest.raises(VocoderError, match="cannot be loaded"):
+        load_vocoder(out)
     (out / "model.safetensors").unlink()
     with pytest.raises(VocoderError, match="cannot be loaded"):
         load_vocoder(out)

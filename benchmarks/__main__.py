@@ -10,6 +10,7 @@ from benchmarks import (
     read_continuous,
     read_windows,
     vocoder_speed,
+    word_decoding,
 )
 
 read_windows.main([])

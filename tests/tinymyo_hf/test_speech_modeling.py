@@ -190,6 +190,13 @@ def test_every_position_in_reach_learns(frames):
     assert torch.equal(gradient > 0, reached)
 
 
+def test_scores_of_frames_with_nothing_to_attend_to_stay_finite():
+    positions = build(max_relative_positions=3).tinymyo.layers[0].attention.relative_positions.half()
+    positions.weight.data.fill_(-10.0)
+    nothing = torch.full((1, 1, 9, 9), torch.finfo(torch.float16).min, dtype=torch.float16)
+    assert positions(torch.ones(1, 3, 9, 8, dtype=torch.float16), nothing).isfinite().all()
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_order_of_frames_matters(encoder):
     models = [build(TinyMyoModel, **ENCODERS[encoder] | change) for change in ({}, {"position_embedding_type": "none"})]

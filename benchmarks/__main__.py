@@ -9,6 +9,7 @@ from benchmarks import (
     pretraining_speed,
     read_continuous,
     read_windows,
+    speech_speed,
     vocoder_speed,
     word_decoding,
 )
@@ -18,6 +19,7 @@ read_continuous.main([])
 prepare_corpus.main([])
 model_speed.main([])
 frames_speed.main([])
+speech_speed.main([])
 ctc_latency.main([])
 ctc_streaming.main([])
 word_decoding.main([])

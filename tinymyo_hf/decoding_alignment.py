@@ -46,5 +46,5 @@ def align_ids(logits: ArrayLike, ids: Sequence[int], blank: int) -> list[tuple[i
         if state % 2:
             last = spans[state // 2][1]
             spans[state // 2] = (frame, frame if last < 0 else last)
-        state -= came_from[frame, state]
+        state -= int(came_from[frame, state])
     return spans

@@ -42,7 +42,8 @@ def evaluate_checkpoint(
         checkpoint: folder or Hub id of a trained model with a head: a classifier, a regression, ...
         dataset: a builder's name, or a prepared folder.
         split: "train", "validation" or "test".
-        dataset_config: fields of the builder that the preprocessing does not fix (protocol, stride, ...).
+        dataset_config: fields of the builder that the preprocessing does not fix (protocol, stride, ...), and those of
+            the recipe that say how models are scored (`Task.scoring`).
         baselines: also fit the classical models on the training split, unless that is the split scored.
 
     Raises:
@@ -54,6 +55,7 @@ def evaluate_checkpoint(
     task_class = task_of(checkpoint)
     model, extractor = load_trained(checkpoint, task_class.model_class)
     config = dict(dataset_config or {})
+    scoring = {name: config.pop(name) for name in task_class.scoring if name in config}
     if dataset in BUILDERS:
         config = task_class.options_of(model.config, extractor) | config
     data, found = load_corpus(dataset, data_dir=data_dir, num_proc=num_proc, cache_dir=cache_dir, **config)
@@ -66,6 +68,8 @@ def evaluate_checkpoint(
         found,
         DataArguments(dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, dataset_config=config),
     )
+    for name, value in scoring.items():
+        setattr(task.options, name, value)
     task.adopt(checkpoint, model, extractor)
 
     output = Path(output)
@@ -125,7 +129,7 @@ def render_report(results: Mapping[str, Any]) -> str:
     part = task.card(results)
     return f"""# `{results["checkpoint"]}` on `{results["dataset"]}`, split {results["split"]}
 
-{results["windows"][results["split"]]:,} windows.
+{results["windows"][results["split"]]:,} {task.unit}.
 
 {score_table(scores_by_model(results), task.columns)}
 

@@ -71,10 +71,10 @@ class Words:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: str, arguments: RecognitionArguments) -> Words | None:
-        """Those saved beside a model; None if there is no lexicon."""
+        """Those of the arguments, or else saved beside a model; None if there is no lexicon."""
         lexicon, model = (
-            cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False)
-            for name in (LEXICON_FILE, MODEL_FILE)
+            path or cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False)
+            for path, name in ((arguments.lexicon_path, LEXICON_FILE), (arguments.lm_path, MODEL_FILE))
         )
         return (
             None if lexicon is None else cls(read_lexicon(lexicon), None if model is None else Path(model), arguments)

@@ -72,6 +72,8 @@ class SpeechSynthesisTask(Task):
     model_class = TinyMyoForSpeechSynthesis
     trainer_class = SynthesisTrainer
     columns = COLUMNS
+    unit = "utterances"
+    scoring = ("vocoder", "asr_model")
 
     def __init__(
         self,

@@ -37,6 +37,8 @@ class Task(ABC):
         model_class: of the models it trains.
         trainer_class: what trains them.
         columns: the scores of tables, the headline first.
+        unit: what reports call the items of a split.
+        scoring: fields of its arguments that change how a trained model is scored; `tinymyo evaluate` takes them too.
         splits: "train", "validation", and "test" where the protocol has one.
         extractor: the preprocessing that made the windows; saved beside the model.
         corpus: its name, for messages and reports.
@@ -51,6 +53,8 @@ class Task(ABC):
     model_class: ClassVar[type[PreTrainedModel]]
     trainer_class: ClassVar[type[LayerwiseTrainer]] = LayerwiseTrainer
     columns: ClassVar[tuple[Column, ...]]
+    unit: ClassVar[str] = "windows"
+    scoring: ClassVar[tuple[str, ...]] = ()
     labels: list[str]
     num_channels: int
     subjects: dict[str, list[str]]

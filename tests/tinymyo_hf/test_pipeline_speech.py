@@ -169,6 +169,12 @@ def test_alignment_is_the_best_of_all(seed):
     assert align_ids(logits, ids, 2) == runs
 
 
+def test_alignment_of_a_long_text():
+    ids = np.random.default_rng(0).integers(0, 5, 400)
+    frames = np.stack([ids, np.full(400, 5)], axis=1).ravel()  # a blank behind each
+    assert align_ids(np.eye(6)[frames], ids.tolist(), 5) == [(2 * i, 2 * i) for i in range(400)]
+
+
 def test_what_is_refused(read, checkpoint):
     x = utterance()
     for recording, options, message in (

@@ -11,6 +11,7 @@ from tiny_synthesis import MODES, PHONES, SPECTRA, spoken, tiny_speech
 
 import trainers.evaluate as evaluate
 import trainers.finetune as finetune
+import trainers.synthesis_examples as synthesis_examples
 import trainers.tasks as tasks
 from tinymyo_hf import TinyMyoForSpeechSynthesis
 from tinymyo_hf.audio import mfcc
@@ -20,6 +21,9 @@ from trainers.errors import CheckpointError, RecipeError
 from trainers.parsing import parse_recipe
 from trainers.synthesis import SpeechSynthesisTask
 from trainers.synthesis_loss import SpeechFrames, SynthesisLoss
+from trainers.synthesis_metrics import Prediction
+from trainers.synthesis_report import synthesis_details
+from trainers.word_metrics import word_errors
 
 TINY = {
     "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
@@ -113,14 +117,33 @@ def test_a_run_learns_reports_and_can_be_scored_again(train, read, tmp_path):
 
 
 @pytest.mark.slow
-def test_silent_speech_teaches_what_speech_read_aloud_cannot(train):
-    distances = {
-        silent: train(silent=silent, output_dir=f"{silent}", overwrite=True, **LEARNS)["runs"][0]["test"][
-            "mel_distance"
-        ]
-        for silent in ("use", "leave_out")
-    }
+def test_silent_speech_teaches_what_speech_read_aloud_cannot(train, tmp_path):
+    distances = {}
+    for silent in ("use", "leave_out"):
+        results = train(silent=silent, output_dir=str(tmp_path / silent), **LEARNS)
+        distances[silent] = results["runs"][0]["test"]["mel_distance"]
     assert distances["use"] < 0.5 * distances["leave_out"]
+
+
+def test_words_are_counted_in_what_a_recogniser_hears(monkeypatch, tmp_path):
+    def hears(audios, references, asr_model, device):
+        heard = ["one two" if len(audio) == 256 * 5 else "one" for audio in audios]
+        return word_errors(references, heard) | {"predictions": heard, "asr_model": asr_model}
+
+    monkeypatch.setattr(synthesis_examples, "asr_word_errors", hears)
+    flat = np.full((12, 80), -4.0, np.float32)
+    phones = np.zeros(12, int)
+    predictions = [
+        Prediction("a", flat[:5], phones[:5], flat[:7], phones[:7], True, "one two"),
+        Prediction("b", flat[:9], phones[:9], flat[:5], phones[:5], True, "one two"),
+    ]
+    found = synthesis_examples.Voices(asr_model="anyone").word_errors(predictions, torch.device("cpu"))
+    assert found == {"wer": 25.0, "wer_of_targets": 25.0, "asr_model": "anyone", "heard": ["one two", "one"]}
+    assert synthesis_examples.Voices().word_errors(predictions, torch.device("cpu")) == {}
+    scores = found | {"vocoder": "Griffin-Lim", "examples": [], "confusion": [[1, 0], [2, 3]]}
+    card = synthesis_details({"runs": [{"seed": 0, "test": scores}], "kept_seed": 0, "phones": ["aa", "ss"]})
+    assert "| predicted | 25.00 |" in card and "`anyone`" in card
+    assert "| ss | aa | 2 | 40.0 |" in card and "| aa | ss |" not in card
 
 
 def test_targets_of_both_features_and_scales(load_task):

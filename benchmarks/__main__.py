@@ -3,6 +3,7 @@
 from benchmarks import (
     ctc_latency,
     ctc_streaming,
+    dtw_speed,
     frames_speed,
     model_speed,
     prepare_corpus,
@@ -23,6 +24,7 @@ speech_speed.main([])
 ctc_latency.main([])
 ctc_streaming.main([])
 word_decoding.main([])
+dtw_speed.main([])
 pretraining_speed.main([])
 pretraining_speed.main(["--device", "cuda"])
 vocoder_speed.main([])

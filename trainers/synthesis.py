@@ -98,7 +98,7 @@ class SpeechSynthesisTask(Task):
             check_targets(split, utterances, name, corpus)
             splits[name] = Utterances(split, utterances, max_shift=arguments.max_shift if name == "train" else 0)
         super().__init__(splits, extractor, corpus, SynthesisCollator())
-        self.data, self.options = data, arguments
+        self.data, self.options, self.share = data, arguments, share
         self.num_channels = extractor.feature_size
         self.labels = list(next(iter(data.values())).features["phones"].feature.names)
         self.subjects = {name: [u.subject for u in split.utterances] for name, split in splits.items()}
@@ -205,8 +205,9 @@ class SpeechSynthesisTask(Task):
     def score(self, trainer: Trainer, split: str) -> Scores:
         predictions = list(self.predictions(trainer, split))
         voices = Voices(self.options.vocoder, self.options.asr_model)
-        scores = self._scores(predictions) | voices.word_errors(predictions, trainer.model.device)
+        scores = self._scores(predictions)
         if trainer.is_world_process_zero():
+            scores |= voices.word_errors(predictions, trainer.model.device)
             scores["vocoder"] = voices.vocoder.name
             scores["examples"] = write_examples(predictions, voices, Path(trainer.args.output_dir))
         return scores
@@ -225,10 +226,10 @@ class SpeechSynthesisTask(Task):
     def baselines(self) -> dict[str, Scores]:
         """Fitted on what was read aloud, as frames of silent speech have no targets of their own; none if there is
         nothing of the kind."""
-        chosen = [u for u in list_utterances(self.data["train"]) if not u.silent]
-        voiced = Utterances(self.data["train"], chosen)
+        chosen = training_share([u for u in list_utterances(self.data["train"]) if not u.silent], *self.share)
         if not chosen:
             return {}
+        voiced = Utterances(self.data["train"], chosen)
         return run_synthesis_baselines(
             lambda: (
                 VoicedUtterance(item["input_values"].numpy(), item["targets"].numpy(), item["phones"].numpy())

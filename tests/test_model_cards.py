@@ -8,11 +8,14 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoModelForPreTraining, AutoTokenizer
 
-from tinymyo_hf import SEMG_TRANSFORMER_PRESETS, SEMGTransformerConfig
+from dataset_builders.gaddy_audio import PHONES
+from tinymyo_hf import SEMG_TRANSFORMER_PRESETS, TINYMYO_PRESETS, SEMGTransformerConfig, TinyMyoConfig
 from tinymyo_hf.model_info import model_info
+from tinymyo_hf.speech_text import SPEECH_CHARACTERS
 from tinymyo_hf.tokenization import check_charset
 
 CARDS = sorted((Path(__file__).parents[1] / "model_cards").iterdir())
+SPEECH_CARDS = [folder for folder in CARDS if folder.name.startswith("tinymyo-gaddy-")]
 TYPING_CARDS = [folder for folder in CARDS if folder.name.startswith("semg-transformer-")]
 
 
@@ -24,9 +27,10 @@ def test_card_folder_loads(folder):
     config = AutoConfig.from_pretrained(folder)
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     if config.model_type == "tinymyo":
-        assert extractor.window_length % config.patch_size == 0
+        assert extractor.window_length % config.frame_stride == 0
     else:
         assert extractor.num_channels == config.num_channels
+    if any(name.endswith("ForCTC") for name in config.architectures):
         check_charset(AutoTokenizer.from_pretrained(folder), config)
     assert not list(folder.glob("*.safetensors")), "weights are published apart from the code"
 
@@ -49,6 +53,36 @@ def test_typing_cards_are_of_the_named_sizes_and_say_that_there_are_no_weights(f
     assert f"{info.model.num_parameters():,} parameters" in text
     assert f"{info.macs()['total'] / 1e9:.3g} G multiply-accumulate" in text
     assert "no weights" in text and "not measured by this project" in text
+
+
+@pytest.mark.parametrize("folder", SPEECH_CARDS, ids=lambda folder: folder.name)
+def test_speech_cards_are_of_the_presets_and_say_that_there_are_no_weights(folder):
+    text = " ".join((folder / "README.md").read_text().split())
+    config, preset = AutoConfig.from_pretrained(folder), TinyMyoConfig(**TINYMYO_PRESETS[folder.name])
+    names = {"id2label", "label2id"}
+    assert {k: v for k, v in config.to_diff_dict().items() if k not in names} == preset.to_diff_dict()
+    info = model_info(folder.name)
+    assert AutoFeatureExtractor.from_pretrained(folder).to_dict() == info.extractor.to_dict()
+    assert f"{info.model.num_parameters():,} parameters" in text
+    assert f"{info.macs()['total'] / 1e9:.3g} G multiply-accumulate" in text
+    assert "no weights" in text and "not measured by this project" in text
+
+
+def test_speech_cards_name_what_their_outputs_are():
+    recognition, synthesis = SPEECH_CARDS
+    assert AutoTokenizer.from_pretrained(recognition).characters == SPEECH_CHARACTERS
+    assert tuple(AutoConfig.from_pretrained(synthesis).id2label.values()) == PHONES
+
+
+@pytest.mark.parametrize("folder", SPEECH_CARDS, ids=lambda folder: folder.name)
+def test_code_of_speech_cards_runs(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1], names)
+    if "logits" in names:
+        assert names["logits"].shape == torch.Size([1, 259, 38]) and isinstance(names["text"], str)
+    else:
+        assert names["spectrogram"].shape == torch.Size([259, 80]) and names["audio"].shape == (259 * 256,)
 
 
 def test_code_of_a_typing_card_runs(monkeypatch):

@@ -57,7 +57,8 @@ HYPERPARAMETERS = (
     "metric_for_best_model", "augmentations", "context", "loss_span", "alignment_weight", "jitter", "ema_decay", "bf16",
     "torch_compile",
     "silent", "voiced", "silent_alignment", "target_features", "target_scale", "packing", "piece_length", "max_samples",
-    "max_shift", "plateau_patience", "plateau_factor",
+    "max_shift", "plateau_patience", "plateau_factor", "phone_weight", "beam_size", "test_beam_size", "lm_weight",
+    "word_score", "lm_path", "lexicon_path",
 )  # fmt: skip
 NOT_SCORES = (
     "eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_model_preparation_time"

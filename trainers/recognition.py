@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from transformers import EvalPrediction, Trainer
 
+from dataset_builders.continuous_view import IGNORED_LABEL
 from tinymyo_hf import TinyMyoFeatureExtractor, TinyMyoForCTC
 from tinymyo_hf.speech_text import SPEECH_CHARACTERS, normalize_text
 from tinymyo_hf.tokenization import EmgCharacterTokenizer
@@ -33,7 +34,7 @@ from trainers.errors import CheckpointError, RecipeError
 from trainers.recognition_baselines import run_recognition_baselines
 from trainers.recognition_decoding import Recognised, Words, greedy_text, recognise, recognition_scores
 from trainers.recognition_report import plot_words, recognition_details
-from trainers.recognition_trainer import RecognitionCollator, RecognitionTrainer
+from trainers.recognition_trainer import PHONE_HEAD, RecognitionCollator, RecognitionTrainer
 from trainers.report import Column, plot_histories
 from trainers.speech_arguments import RecognitionArguments
 from trainers.speech_batches import SAMPLES_PER_FRAME
@@ -68,6 +69,8 @@ class RecognitionTask(Task):
     model_class = TinyMyoForCTC
     trainer_class = RecognitionTrainer
     columns = COLUMNS
+    unit = "utterances"
+    scoring = ("beam_size", "test_beam_size", "lm_weight", "word_score", "lm_path", "lexicon_path")
 
     def __init__(
         self,
@@ -81,6 +84,11 @@ class RecognitionTask(Task):
         utterances, and the seed that decides which."""
         self.tokenizer = EmgCharacterTokenizer(characters=SPEECH_CHARACTERS)
         self.options, self.texts, splits = arguments, {}, {}
+        if arguments.phone_weight and "phones" not in next(iter(data.values())).features:
+            raise RecipeError(
+                f"dataset {corpus} has no phones, which phone_weight={arguments.phone_weight} learns from: prepare it "
+                "with audio: true, or set it to 0"
+            )
         for name, split in data.items():
             utterances = list_utterances(split)
             if name == "train":
@@ -90,7 +98,10 @@ class RecognitionTask(Task):
             self.texts[name] = self._text_facts(utterances, spoken)
             _check_texts(spoken, self.texts[name], f"dataset {corpus}, {name} split")
             splits[name] = Utterances(
-                split, spoken, self._with_labels, max_shift=arguments.max_shift if name == "train" else 0
+                split,
+                spoken,
+                self._with_phones if name == "train" and arguments.phone_weight else self._with_labels,
+                max_shift=arguments.max_shift if name == "train" else 0,
             )
         super().__init__(splits, extractor, corpus, RecognitionCollator())
         self.data = data
@@ -165,7 +176,12 @@ class RecognitionTask(Task):
             "vocab_size": len(self.tokenizer),
             "pad_token_id": self.tokenizer.pad_token_id,
         }
-        return build_speech_model(self.model_class, arguments, head)
+        model = build_speech_model(self.model_class, arguments, head)
+        if self.options.phone_weight and "train" in self.splits:
+            phones = self.data["train"].features["phones"].feature.num_classes
+            plain = plain_model(model)
+            plain.add_module(PHONE_HEAD, nn.Linear(plain.config.hidden_size, phones))
+        return model
 
     def headline(self, prediction: EvalPrediction) -> dict[str, float]:
         said = [self.tokenizer.decode(labels[labels >= 0].tolist()) for labels in prediction.label_ids]
@@ -240,6 +256,16 @@ class RecognitionTask(Task):
         """What `RecognitionCollator` needs of an item of `Utterances`."""
         ids = self.tokenizer(item["utterance"].text).input_ids
         return {"input_values": item["input_values"], "labels": torch.tensor(ids)}
+
+    def _with_phones(self, item: dict) -> dict:
+        """As `_with_labels`, with the phone of each frame. Those of silent speech are not known: the phones that the
+        corpus has for it are of the sentence read aloud, at another pace."""
+        utterance = item["utterance"]
+        phones = torch.full((utterance.frames,), IGNORED_LABEL)
+        if not utterance.silent:
+            known = item["phones"][: utterance.frames]
+            phones[: len(known)] = known
+        return self._with_labels(item) | {"phones": phones}
 
     def _text_facts(self, utterances: list[Utterance], spoken: list[Utterance]) -> dict[str, int]:
         return {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import cached_file
 
-from tinymyo_hf.lexicon import lexicon_of, read_lexicon, write_lexicon
+from tinymyo_hf.lexicon import LexiconError, lexicon_of, read_lexicon, write_lexicon
 from tinymyo_hf.tokenization import EmgCharacterTokenizer
 from trainers.ctc_trainer import collapse
 from trainers.errors import RecipeError
@@ -52,15 +52,9 @@ class Words:
             RecipeError: a file of the recipe cannot be used.
         """
         texts = list(texts)
-        try:
-            lexicon = lexicon_of(texts) if arguments.lexicon_path is None else read_lexicon(arguments.lexicon_path)
-        except ValueError as error:
-            raise RecipeError(f"lexicon_path: {error}") from error
+        lexicon = lexicon_of(texts) if arguments.lexicon_path is None else _read(arguments.lexicon_path)
         if arguments.lm_path is not None:
-            model = Path(arguments.lm_path).expanduser()
-            if not model.is_file():
-                raise RecipeError(f"lm_path: {model}: no such file; make one with `tinymyo build-lm TEXT`")
-            return cls(lexicon, model, arguments)
+            return cls(lexicon, _existing(arguments.lm_path), arguments)
         from tinymyo_hf.language_model import build_language_model
 
         folder = tempfile.TemporaryDirectory(prefix="tinymyo_lm_")
@@ -71,14 +65,18 @@ class Words:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: str, arguments: RecognitionArguments) -> Words | None:
-        """Those of the arguments, or else saved beside a model; None if there is no lexicon."""
+        """Those of the arguments, or else those saved beside a model; None if there is no lexicon.
+
+        Raises:
+            RecipeError: as of `of_texts`.
+        """
         lexicon, model = (
             path or cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False)
             for path, name in ((arguments.lexicon_path, LEXICON_FILE), (arguments.lm_path, MODEL_FILE))
         )
-        return (
-            None if lexicon is None else cls(read_lexicon(lexicon), None if model is None else Path(model), arguments)
-        )
+        if lexicon is None:
+            return None
+        return cls(_read(lexicon), None if model is None else _existing(model), arguments)
 
     def save(self, folder: Path) -> None:
         """Write both beside a model: `lexicon.txt` and `lm.arpa`, the latter also where KenLM's own format was given,
@@ -105,6 +103,20 @@ class Words:
             return WordBeamDecoder(tokenizer, self.lexicon, self.model, beam_size, of.lm_weight, of.word_score)
         except ValueError as error:
             raise RecipeError(f"lexicon_path, lm_path: {error}") from error
+
+
+def _read(lexicon_path: str) -> list[str]:
+    try:
+        return read_lexicon(lexicon_path)
+    except LexiconError as error:
+        raise RecipeError(f"lexicon_path: {error}") from error
+
+
+def _existing(lm_path: str) -> Path:
+    path = Path(lm_path).expanduser()
+    if not path.is_file():
+        raise RecipeError(f"lm_path: {path}: no such file; make one with `tinymyo build-lm TEXT`")
+    return path
 
 
 @dataclass(frozen=True)

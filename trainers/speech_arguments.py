@@ -99,6 +99,13 @@ class RecognitionArguments(SpeechArguments):
 
     TASK: ClassVar[str] = "speech_recognition"
 
+    phone_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of a second loss in training, cross-entropy of the phone of each frame read aloud; needs a "
+            "corpus with phones (audio: true). Not in the paper (0): CTC finds out by itself, in many more steps."
+        },
+    )
     beam_size: int = field(default=150, metadata={"help": "Beams of the word decoder on validation."})
     test_beam_size: int = field(default=1500, metadata={"help": "Beams of the word decoder on the test split."})
     lm_weight: float = field(default=2.0, metadata={"help": "Weight of the language model in the word decoder."})
@@ -120,6 +127,8 @@ class RecognitionArguments(SpeechArguments):
         super().__post_init__()
         if self.beam_size < 1 or self.test_beam_size < 1:
             raise RecipeError(f"beam_size={self.beam_size}, test_beam_size={self.test_beam_size}: must be positive")
+        if self.phone_weight < 0:
+            raise RecipeError(f"phone_weight={self.phone_weight}: must not be negative; 0 leaves it out")
 
 
 @dataclass

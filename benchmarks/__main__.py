@@ -11,6 +11,7 @@ from benchmarks import (
     read_continuous,
     read_windows,
     speech_speed,
+    speech_training,
     vocoder_speed,
     word_decoding,
 )
@@ -21,6 +22,7 @@ prepare_corpus.main([])
 model_speed.main([])
 frames_speed.main([])
 speech_speed.main([])
+speech_training.main([])
 ctc_latency.main([])
 ctc_streaming.main([])
 word_decoding.main([])

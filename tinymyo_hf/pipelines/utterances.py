@@ -95,7 +95,7 @@ class UtteranceReader:
         )
         samples = torch.from_numpy(self._whole_frames(processed, name).T.copy())[None]
         mask = torch.ones(samples.shape[:2], dtype=torch.long)
-        frames = samples.shape[1] // self.model.config.frame_stride
+        frames = self.model.config.num_frames(samples.shape[1])
         return {"input_values": samples, "attention_mask": mask, "frames": frames}
 
     def call(self, model_inputs: dict[str, Any]) -> Any:

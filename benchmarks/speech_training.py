@@ -85,9 +85,9 @@ def main(argv: list[str] | None = None) -> None:
         filled = samples / batch["attention_mask"].numel()
         for precision, seconds in step_seconds(batch, options.steps, options.device).items():
             print(
-                f"speech_training {name} {precision}: {samples / seconds:,.0f} samples/s ({samples / seconds / RATE:.0f}"
-                f" times real time), {len(items) / seconds:.1f} utterances/s, {seconds:.2f} s per batch of {len(items)}"
-                f" utterances, {100 * filled:.0f} % of it signal"
+                f"speech_training {name} {precision}: {samples / seconds:,.0f} samples/s, "
+                f"{samples / seconds / RATE:.0f} times real time, {len(items) / seconds:.1f} utterances/s, "
+                f"{seconds:.2f} s per batch of {len(items)} utterances, {100 * filled:.0f} % of it signal"
             )
 
 

@@ -129,6 +129,8 @@ class RecognitionArguments(SpeechArguments):
             raise RecipeError(f"beam_size={self.beam_size}, test_beam_size={self.test_beam_size}: must be positive")
         if self.phone_weight < 0:
             raise RecipeError(f"phone_weight={self.phone_weight}: must not be negative; 0 leaves it out")
+        if self.phone_weight and self.world_size > 1:
+            raise RecipeError("phone_weight: the loss of phones is for a single process; set it to 0, or start one")
 
 
 @dataclass

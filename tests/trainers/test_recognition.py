@@ -30,8 +30,8 @@ TINY = {
     "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
 LEARNS = {
-    "num_train_epochs": 26, "learning_rate": 1e-2, "warmup_steps": 10, "max_samples": 2400, "eval_strategy": "steps",
-    "save_strategy": "steps", "eval_steps": 26, "save_steps": 26,
+    "num_train_epochs": 12, "learning_rate": 1e-2, "warmup_steps": 10, "max_samples": 2400, "eval_strategy": "steps",
+    "save_strategy": "steps", "eval_steps": 28, "save_steps": 28,
 }  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def test_a_run_from_end_to_end(read, tmp_path, monkeypatch):
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(read, tmp_path, monkeypatch):
     """In the middle of an epoch, after the learning rate has fallen."""
     fields = {
-        "num_train_epochs": 3, "warmup_steps": 1, "plateau_patience": 0, "learning_rate": 1e-3, "phone_weight": 0.5,
+        "num_train_epochs": 2, "warmup_steps": 1, "plateau_patience": 0, "learning_rate": 1e-3, "phone_weight": 0.5,
         "save_strategy": "steps", "save_steps": 5, "eval_strategy": "steps", "eval_steps": 5,
         "metric_for_best_model": "loss",
     }  # fmt: skip

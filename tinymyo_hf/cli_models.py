@@ -54,6 +54,10 @@ def convert(
     pre_layer_norm: Annotated[
         bool, typer.Option("--pre-layer-norm", help="sEMG transformers: norms before the sublayers, not after them.")
     ] = False,
+    normalizers: Annotated[
+        Path | None,
+        typer.Option(help="TinyMyo for synthesis: normalizers.pkl of the released code, which its spectra need."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="HiFi-GAN: its JSON configuration; by default config.json beside SOURCE.")
     ] = None,
@@ -66,6 +70,7 @@ def convert(
         "target_length": target_length,
         "measure": measure,
         "sampling_rate": sampling_rate,
+        "normalizers": normalizers,
     }
     heads = {} if num_attention_heads is None else {"num_attention_heads": num_attention_heads}
     family = _family_of(source)
@@ -127,4 +132,10 @@ def _convert_tinymyo(
         for kind, loss in losses.items():
             typer.echo(f"masked reconstruction loss with position_embedding_type={kind}: {loss:.5f}")
         typer.echo(f"lower with {min(losses, key=losses.get)}; converting with {positions or 'rope'}")
-    return convert_checkpoint(source, out, position_embedding_type=positions, **options)
+    model = convert_checkpoint(source, out, position_embedding_type=positions, **options)
+    if type(model).__name__ == "TinyMyoForSpeechSynthesis" and options["normalizers"] is None:
+        typer.echo(
+            "its spectra are standardised as in training, which vocoders do not understand: convert it with "
+            "--normalizers normalizers.pkl, the file of the code it was trained with"
+        )
+    return model

@@ -1,6 +1,8 @@
 """The converter: parity with the released implementation, and what it refuses."""
 
 import pickle
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +156,51 @@ def test_models_for_speech(tmp_path):
     extractor = TinyMyoFeatureExtractor.from_pretrained(tmp_path / "text")
     of_the_corpus = make_builder("gaddy", tmp_path, tmp_path / "cache", protocol="reference").extractor
     assert extractor.to_dict() == of_the_corpus.to_dict()
+
+
+class FeatureNormalizer:
+    """As in the released code, pickled under its module's name."""
+
+
+def write_normalizers(path, monkeypatch, mean, deviation):
+    module = types.ModuleType("data_utils")
+    monkeypatch.setitem(sys.modules, "data_utils", module)
+    monkeypatch.setattr(FeatureNormalizer, "__module__", "data_utils")
+    module.FeatureNormalizer = FeatureNormalizer
+    of_spectra, of_emg = FeatureNormalizer(), FeatureNormalizer()
+    of_spectra.feature_means, of_spectra.feature_stddevs = mean[None], np.float32(deviation)
+    of_emg.feature_means, of_emg.feature_stddevs = np.zeros((1, 112)), np.ones((1, 112))
+    path.write_bytes(pickle.dumps((of_spectra, of_emg)))
+    return path
+
+
+def test_standardised_spectra(tmp_path, monkeypatch):
+    source = REFERENCE_OUTPUTS / "speech_small.state.safetensors"
+    expected = load_file(REFERENCE_OUTPUTS / "speech_small.io.safetensors")
+    mean = np.linspace(-9, -3, 80, dtype=np.float32)
+    file = write_normalizers(tmp_path / "normalizers.pkl", monkeypatch, mean, 1.5)
+    convert_checkpoint(source, tmp_path / "out", normalizers=file)
+    model = TinyMyoForSpeechSynthesis.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        spectrogram = model(expected["input"].transpose(1, 2)).spectrogram
+    torch.testing.assert_close(spectrogram, expected["out"] * 1.5 + torch.from_numpy(mean), atol=2e-5, rtol=0)
+
+    for content, message in (
+        (pickle.dumps((print, 1)), "builtins.print"),
+        (pickle.dumps(({"a": 1},)), "a pair of FeatureNormalizer"),
+        (file.read_bytes()[:200], "a pair of FeatureNormalizer"),
+    ):
+        (tmp_path / "bad.pkl").write_bytes(content)
+        with pytest.raises(ConversionError, match=message):
+            convert_checkpoint(source, tmp_path / "no", normalizers=tmp_path / "bad.pkl")
+    short = write_normalizers(tmp_path / "short.pkl", monkeypatch, mean[:26], 1.5)
+    with pytest.raises(ConversionError, match="26 bands, the model predicts 80"):
+        convert_checkpoint(source, tmp_path / "no", normalizers=short)
+    with pytest.raises(ConversionError, match="normalizers are for synthesis"):
+        convert_checkpoint(REFERENCE_OUTPUTS / "cls_small_rand.state.safetensors", tmp_path / "no", normalizers=file)
+    with pytest.raises(ConversionError, match="No such file"):
+        convert_checkpoint(source, tmp_path / "no", normalizers=tmp_path / "absent.pkl")
+    assert not (tmp_path / "no").exists()
 
 
 def test_files_of_speech_models_may_name_the_stem_twice(tmp_path):

@@ -24,6 +24,7 @@ from tinymyo_hf.tinymyo.modeling_tinymyo import (
 )
 from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
 from tinymyo_hf.tinymyo.modeling_tinymyo_speech import TinyMyoForCTC, TinyMyoForSpeechSynthesis
+from tinymyo_hf.tinymyo.released_normalizers import fold_normalizer, read_normalizer
 from tinymyo_hf.tinymyo.released_speech_weights import is_speech, load_speech_model
 from tinymyo_hf.tinymyo.released_weights import (
     ConversionError,
@@ -81,6 +82,7 @@ def convert_checkpoint(
     num_channels: int | None = None,
     target_length: int | None = None,
     feature_extractor: TinyMyoFeatureExtractor | None = None,
+    normalizers: str | Path | None = None,
 ) -> TinyMyoPreTrainedModel:
     """Write `source` to `output_dir` as a native checkpoint with its `preprocessor_config.json`, and for recognition of
     speech its tokenizer.
@@ -94,6 +96,8 @@ def convert_checkpoint(
         num_channels: electrodes, where shapes do not tell (no head, pretraining, mean fusion; 16 by default).
         target_length: frames per window of a regression head; by default one per input sample.
         feature_extractor: what to save as preprocessing; by default `default_feature_extractor` of the model.
+        normalizers: for synthesis of speech, the file normalizers.pkl of the released code: its models predict
+            standardised spectra, and without it so does the result, which no vocoder understands.
 
     Returns:
         The converted model, in evaluation mode.
@@ -110,6 +114,10 @@ def convert_checkpoint(
         num_channels=num_channels,
         target_length=target_length,
     )
+    if normalizers is not None:
+        if not isinstance(model, TinyMyoForSpeechSynthesis):
+            raise ConversionError(f"{source}: normalizers are for synthesis of speech; leave {normalizers} out")
+        fold_normalizer(model, *read_normalizer(normalizers))
     feature_extractor = feature_extractor or default_feature_extractor(model)
     parts = [model, feature_extractor]
     if isinstance(model, TinyMyoForCTC) and model.config.vocab_size == len(SPEECH_CHARACTERS) + 1:

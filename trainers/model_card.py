@@ -33,7 +33,7 @@ def _metadata(results: Mapping[str, Any], task: type[Task], name: str) -> str:
             metric_value=round(column.scale * results["test"][column.key]["mean"], column.digits),
         )
         for column in task.columns
-        if column.metric_type and results["test"][column.key]["mean"] is not None
+        if column.metric_type and results["test"].get(column.key, {}).get("mean") is not None
     ]
     distilled = ["distillation"] if "teacher" in results else []
     data = ModelCardData(

@@ -65,8 +65,12 @@ def mean_and_std(values: Sequence[float | None]) -> dict[str, float | int | None
 
 
 def summarize_seeds(runs: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dict[str, dict[str, Any]]:
-    """Per column, `mean_and_std` over the scores of several runs."""
-    return {column.key: mean_and_std([run.get(column.key) for run in runs]) for column in columns}
+    """Per column, `mean_and_std` over the scores of several runs; without columns that no run has measured."""
+    return {
+        column.key: mean_and_std([run.get(column.key) for run in runs])
+        for column in columns
+        if any(column.key in run for run in runs)
+    }
 
 
 def format_score(column: Column, score: float | Mapping[str, Any] | None) -> str:
@@ -85,7 +89,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def score_table(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """One row per model. `models`: name -> scores; a score is a number, or a `mean_and_std`."""
+    """One row per model, without columns that were measured of none. `models`: name -> scores; a score is a number, or
+    a `mean_and_std`."""
+    columns = [column for column in columns if any(column.key in scores for scores in models.values())]
     rows = [
         [name, *(format_score(column, scores.get(column.key)) for column in columns)] for name, scores in models.items()
     ]

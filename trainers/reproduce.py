@@ -156,6 +156,8 @@ def _plan(row: Row, folder: Path, pretrained: str | None, seeds: int | None, ove
             f"learns from a teacher, and there is none at {teacher}: train it first, as the recipe "
             f"{Path(row.recipe).stem} says, or name one with --teacher_name_or_path"
         )
+    if "wer" in row.published and getattr(arguments, "asr_model", "") is None:
+        raise _NotAvailable("counts the words that a speech recogniser hears: name one with --asr_model")
     settings = {
         "recipe": row.recipe,
         **({"of_the_row": list(row.overrides)} if row.overrides else {}),

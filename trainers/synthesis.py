@@ -54,6 +54,7 @@ COLUMNS = (
     Column("mel_distance", "Mel distance", metric_type="mel_distance"),
     Column("mcd", "MCD (dB)", metric_type="mcd"),
     Column("phone_accuracy", "Phones (%)", 100, digits=1, metric_type="accuracy"),
+    Column("wer", "WER of a recogniser (%)", metric_type="wer"),
 )
 
 

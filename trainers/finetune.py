@@ -290,6 +290,8 @@ def learning_history(state: TrainerState) -> list[dict[str, Any]]:
 def _hyperparameters(model_arguments: ModelArguments, arguments: TrainArguments) -> dict[str, Any]:
     training = arguments.to_dict()
     chosen = {name: training[name] for name in HYPERPARAMETERS if name in training}
+    if "max_samples" in chosen:
+        chosen.pop("per_device_train_batch_size")  # batches are made by their samples
     if model_arguments.freeze_encoder:
         chosen["freeze_encoder"] = True
     if model_arguments.lora:

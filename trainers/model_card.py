@@ -51,11 +51,11 @@ def _metadata(results: Mapping[str, Any], task: type[Task], name: str) -> str:
 
 
 def _body(results: Mapping[str, Any], task: type[Task]) -> str:
-    window, runs, parameters = results["window"], results["runs"], results["parameters"]
+    runs, parameters = results["runs"], results["parameters"]
     base, preset = (results["arguments"]["model"][name] for name in ("model_name_or_path", "preset"))
     origin = f"fine-tuned from `{base}`" if base else f"trained from scratch (`{preset}`)"
     counts = ", ".join(
-        f"{split} {results['windows'][split]:,} windows (subjects: {results['subjects'][split]})"
+        f"{split} {results['windows'][split]:,} {task.unit} (subjects: {results['subjects'][split]})"
         for split in results["windows"]
     )
     command = results["command"] or "trainers.finetune.run(...), with the arguments in results.json"
@@ -71,8 +71,8 @@ def _body(results: Mapping[str, Any], task: type[Task]) -> str:
 
 {part["model"]} {parameters["total"]:,} parameters ({parameters["trainable"]:,} trained), {origin}.
 
-Input: windows of {window["length"]} samples ({window["seconds"]:g} s at {window["sampling_rate"]:g} Hz); the exact
-preprocessing is in `preprocessor_config.json`.
+Input: {_input(results["window"], task)}; the exact preprocessing is in
+`preprocessor_config.json`.
 
 ## Use
 
@@ -111,9 +111,15 @@ Measured on {environment["hardware"]} with torch {environment["torch"]} and tran
 
 ## Limits
 
-{part["limits"]} Another armband, electrode position or sampling rate needs its own evaluation, and usually a short
+{part["limits"]} Another device, electrode position or sampling rate needs its own evaluation, and usually a short
 fine-tuning. Not a medical device.{licence}
 """
+
+
+def _input(window: Mapping[str, float], task: type[Task]) -> str:
+    if task.unit != "windows":
+        return f"whole {task.unit} at {window['sampling_rate']:g} Hz"
+    return f"windows of {window['length']} samples ({window['seconds']:g} s at {window['sampling_rate']:g} Hz)"
 
 
 def _fraction(results: Mapping[str, Any]) -> str:

@@ -15,8 +15,8 @@ def simulate(
     context: typer.Context,
     layout: Annotated[Layout, typer.Argument(help="The corpus whose layout is written.")],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    parallel: Annotated[int, typer.Option(help="Sentences read both aloud and in silence.")] = 300,
-    nonparallel: Annotated[int, typer.Option(help="Sentences read aloud only.")] = 400,
+    parallel: Annotated[int, typer.Option(help="Sentences read both aloud and in silence.")] = 500,
+    nonparallel: Annotated[int, typer.Option(help="Sentences read aloud only.")] = 1200,
     seed: Annotated[int, typer.Option(help="Another seed: another person, other sentences.")] = 0,
 ) -> None:
     """Write a simulated corpus of silent speech: EMG, audio, texts, alignments and a split file (under a minute)."""

@@ -33,7 +33,7 @@ from .text import LEXICON, PARTS, random_sentence
 SPLIT_FILE = "split.json"
 PARALLEL_BOOK, OTHER_BOOK = "books/The_Quiet_Village.txt", "books/Beyond_the_Mountain.txt"
 SESSION_SENTENCES = 50
-HELD_OUT = 2 / 15  # of the parallel sentences, for development and again for the test: 40 of 300
+HELD_OUT = 2 / 15  # of the parallel sentences, for development and again for the test: 67 of 500
 EMG_RATE = 1000  # Hz
 MICROVOLTS = 1e6
 PACE_SPREAD = 0.1
@@ -83,7 +83,7 @@ class Session:
     sentences: list[Sentence]
 
 
-def write_gaddy_corpus(out: str | Path, parallel: int = 300, nonparallel: int = 400, seed: int = 0) -> WrittenCorpus:
+def write_gaddy_corpus(out: str | Path, parallel: int = 500, nonparallel: int = 1200, seed: int = 0) -> WrittenCorpus:
     """Write a corpus; nothing is left in `out` unless it is whole.
 
     Args:

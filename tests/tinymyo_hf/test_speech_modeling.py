@@ -240,6 +240,16 @@ def test_statistics_are_those_of_the_real_frames():
     assert block.norm1.num_batches_tracked == 1
 
 
+def test_a_frozen_stem_keeps_its_statistics():
+    stem = build(TinyMyoModel).stem.train().requires_grad_(False)
+    before = copy.deepcopy(stem.state_dict())
+    batch = padded([utterances(1, 130), utterances(1, 75, seed=3)], 160)
+    in_training = stem(**batch)
+    for name, value in stem.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    torch.testing.assert_close(in_training, stem.eval()(**batch))
+
+
 def test_masked_channel_counts_as_silent():
     model, x = build(), utterances()
     silent = x.clone()

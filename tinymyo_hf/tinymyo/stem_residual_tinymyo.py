@@ -12,9 +12,16 @@ from .stem_tinymyo import check_channels, zero_padding
 
 
 class TinyMyoFrameNorm(nn.BatchNorm1d):
-    """Batch norm of (batch, channels, frames), whose statistics in training leave out padding."""
+    """Batch norm of (batch, channels, frames), whose statistics in training leave out padding.
+
+    With frozen weights it keeps its statistics too: a frozen encoder, or one with adapters, stays what it was.
+    """
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        if self.training and not self.weight.requires_grad:
+            return nn.functional.batch_norm(
+                hidden_states, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         if mask is None or not self.training:
             return super().forward(hidden_states)
         frames = hidden_states.transpose(1, 2)

@@ -37,7 +37,7 @@ from trainers.recognition_report import plot_words, recognition_details
 from trainers.recognition_trainer import PHONE_HEAD, RecognitionCollator, RecognitionTrainer
 from trainers.report import Column, plot_histories
 from trainers.speech_arguments import RecognitionArguments
-from trainers.speech_batches import SAMPLES_PER_FRAME
+from trainers.speech_batches import SAMPLES_PER_FRAME, scoring_batches
 from trainers.speech_corpus import Utterance, Utterances, check_speech, list_utterances, of_modes
 from trainers.speech_models import build_speech_model
 from trainers.synthesis_corpus import training_share
@@ -118,7 +118,8 @@ class RecognitionTask(Task):
         corpus, extractor = read_corpus(data, ("train", "validation"))
         check_speech(corpus, data.dataset, arguments.TASK)
         task = cls(corpus, extractor, data.dataset, arguments, (data.train_fraction, data.train_fraction_seed))
-        _ = task.words  # for its errors: it is needed only after training
+        if task.words is not None and (arguments.lexicon_path or arguments.lm_path):
+            task.words.decoder(task.tokenizer, beam_size=1)  # for its errors: it is needed only after training
         return task
 
     @classmethod
@@ -176,6 +177,11 @@ class RecognitionTask(Task):
             "vocab_size": len(self.tokenizer),
             "pad_token_id": self.tokenizer.pad_token_id,
         }
+        if self.options.phone_weight and arguments.lora:
+            raise RecipeError(
+                "phone_weight: checkpoints of adapters do not keep its layer, so that a run could not go on; set it "
+                "to 0, or train without lora"
+            )
         model = build_speech_model(self.model_class, arguments, head)
         if self.options.phone_weight and "train" in self.splits:
             phones = self.data["train"].features["phones"].feature.num_classes
@@ -192,15 +198,14 @@ class RecognitionTask(Task):
     def logits(self, trainer: Trainer, split: str) -> Iterator[tuple[Utterance, np.ndarray, float]]:
         """Each utterance of a split, its logits (frames, vocabulary), and the seconds that the network took."""
         model, utterances = plain_model(trainer.model).eval(), self.splits[split]
-        batch_size = trainer.args.per_device_eval_batch_size
-        for start in range(0, len(utterances), batch_size):
-            items = [utterances[i] for i in range(start, min(start + batch_size, len(utterances)))]
+        for places in scoring_batches(utterances.lengths, trainer.args.per_device_eval_batch_size):
+            items = [utterances[i] for i in places]
             batch = {name: value.to(model.device) for name, value in self.collate(items).items()}
             started = time.perf_counter()
             logits = model(batch["input_values"], batch["attention_mask"]).logits.float().cpu().numpy()
             seconds = (time.perf_counter() - started) / len(items)
             for i, length in enumerate(batch["lengths"].tolist()):
-                yield utterances.utterances[start + i], logits[i, :length], seconds
+                yield utterances.utterances[places[i]], logits[i, :length], seconds
 
     def score(self, trainer: Trainer, split: str) -> Scores:
         decoder = self._decoder(split)

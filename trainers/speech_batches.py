@@ -22,6 +22,7 @@ from trainers.errors import RecipeError
 
 PIECE_LENGTH = 1600
 SAMPLES_PER_FRAME = 8
+_MOST_SCORES = 8_000_000  # pairs of frames whose attention is computed at once: about 0.4 GB with three heads
 
 
 def pack(utterances: Sequence[torch.Tensor], piece_length: int = PIECE_LENGTH) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,6 +60,23 @@ def pad(utterances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]
     for row, utterance in zip(padded, utterances, strict=True):
         row[:, : utterance.shape[1]] = utterance
     return padded, (torch.arange(padded.shape[2]) < lengths[:, None]).long()
+
+
+def scoring_batches(lengths: Sequence[int], batch_size: int) -> list[range]:
+    """Utterances to score at a time, one after the other as they come: at most `batch_size`, and fewer of long ones, as
+    attention takes memory by the square of the longest.
+
+    Args:
+        lengths: samples of each utterance.
+    """
+    batches, start, longest = [], 0, 0
+    for index, length in enumerate(lengths):
+        longest = max(longest, length // SAMPLES_PER_FRAME)
+        count = index - start
+        if count == batch_size or (count and (count + 1) * longest**2 > _MOST_SCORES):
+            batches.append(range(start, index))
+            start, longest = index, length // SAMPLES_PER_FRAME
+    return [*batches, range(start, len(lengths))] if lengths else []
 
 
 def _check_lengths(utterances: Sequence[torch.Tensor]) -> None:
@@ -112,7 +130,7 @@ class SizeAwareBatches(Sampler[list[int]]):
         rank, world_size: of the process.
 
     Raises:
-        RecipeError: an utterance is too long, or there are fewer utterances than processes.
+        RecipeError: an utterance is too long, or there are too few utterances for the processes.
     """
 
     def __init__(self, lengths: Sequence[int], max_samples: int, seed: int = 0, rank: int = 0, world_size: int = 1):
@@ -123,11 +141,11 @@ class SizeAwareBatches(Sampler[list[int]]):
                 f"max_samples={max_samples}: the longest utterance has {longest} samples, a batch must have room for "
                 f"two; raise max_samples to {2 * longest} or more, or leave that utterance out"
             )
-        if len(self.lengths) < world_size:
-            raise RecipeError(f"{len(self.lengths)} utterances are too few for {world_size} processes; use fewer")
         # The emptiest of n batches has at most (total - length) / n samples when an utterance is added to it.
         count = math.ceil((int(self.lengths.sum()) - longest) / (max_samples - longest))
         self.count = math.ceil(max(count, 1) / world_size) * world_size
+        if len(self.lengths) < self.count:  # every process needs something in each of its batches
+            raise RecipeError(f"{len(self.lengths)} utterances are too few for {world_size} processes; use fewer")
         self.seed, self.rank, self.world_size, self.epoch = seed, rank, world_size, 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -32,6 +32,7 @@ from trainers.checkpoint_fit import check_preprocessing
 from trainers.errors import CheckpointError, RecipeError
 from trainers.report import Column, plot_histories
 from trainers.speech_arguments import SynthesisArguments
+from trainers.speech_batches import scoring_batches
 from trainers.speech_corpus import Utterances, check_speech, list_utterances, of_modes
 from trainers.speech_models import build_speech_model
 from trainers.synthesis_baselines import Predict, VoicedUtterance, run_synthesis_baselines
@@ -192,10 +193,8 @@ class SpeechSynthesisTask(Task):
     def predictions(self, trainer: Trainer, split: str) -> Iterator[Prediction]:
         """What the model of a trainer says of the utterances of a split, whole ones."""
         model, utterances = trainer.model.eval(), self.splits[split]
-        batch_size = trainer.args.per_device_eval_batch_size
-        for start in range(0, len(utterances), batch_size):
-            items = [utterances[i] for i in range(start, min(start + batch_size, len(utterances)))]
-            batch = self.collate(items)
+        for places in scoring_batches(utterances.lengths, trainer.args.per_device_eval_batch_size):
+            batch = self.collate([utterances[i] for i in places])
             with torch.no_grad():
                 outputs = model(
                     input_values=batch["input_values"].to(model.device),

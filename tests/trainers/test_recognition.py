@@ -251,6 +251,8 @@ def test_phones_are_learned_of_what_was_read_aloud(load, corpus):
     assert task.collate([aloud, silent])["phones"].shape == (len(aloud["phones"]) + len(silent["phones"]),)
     model = task.build_model(ModelArguments(preset="tinymyo-gaddy-recognition", model_config=TINY))
     assert model.phone_head.weight.shape == (5, 24)
+    with pytest.raises(RecipeError, match="phone_weight: .* lora"):
+        task.build_model(ModelArguments(preset="tinymyo-gaddy-recognition", model_config=TINY, lora=True))
     without = datasets.DatasetDict({name: split.remove_columns("phones") for name, split in corpus[0].items()})
     with pytest.raises(RecipeError, match="has no phones.*audio: true"):
         load(without, phone_weight=0.5)
@@ -271,6 +273,7 @@ def test_words_of_the_user(read, tmp_path):
     for fields, message in (
         ({"lexicon_path": str(tmp_path / "no.txt")}, "lexicon_path:.*no.txt"),
         ({"lm_path": str(tmp_path / "no.arpa")}, "lm_path:.*no.arpa.*build-lm"),
+        ({"lm_path": str(tmp_path / "mine.txt")}, "lm_path:.*mine.txt"),  # a file, but no language model
     ):
         with pytest.raises(RecipeError, match=message):
             RecognitionTask.load(*read(**fields)[1:])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.errors import RecipeError
-from trainers.speech_batches import SizeAwareBatches, pack, pad, unpack
+from trainers.speech_batches import SizeAwareBatches, pack, pad, scoring_batches, unpack
 
 LENGTHS = st.lists(st.integers(1, 60).map(lambda frames: 8 * frames), min_size=1, max_size=12)
 
@@ -119,3 +119,14 @@ def test_what_is_too_long_is_named():
         SizeAwareBatches([8, 60], 100)
     with pytest.raises(RecipeError, match="1 utterances are too few for 2 processes"):
         SizeAwareBatches([8], 100, world_size=2)
+    with pytest.raises(RecipeError, match="5 utterances are too few for 3 processes"):
+        SizeAwareBatches([80] * 5, 160, world_size=3)  # 4 batches at least, 6 for 3 processes
+
+
+def test_few_long_utterances_are_scored_at_a_time():
+    lengths = [800] * 10 + [8 * 2000] * 4 + [8 * 4000] + [800] * 3
+    places = scoring_batches(lengths, 8)
+    assert [list(batch) for batch in places[:2]] == [[*range(8)], [8, 9]]
+    assert [len(batch) for batch in places] == [8, 2, 2, 2, 1, 3]
+    assert [i for batch in places for i in batch] == list(range(len(lengths)))
+    assert scoring_batches([], 8) == []

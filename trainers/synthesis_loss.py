@@ -83,8 +83,8 @@ class SynthesisLoss:
         silent = [utterance for utterance in utterances if utterance.silent]
         costs = [self.costs(utterance) for utterance in silent]
         if not all(cost.isfinite().all() for cost in costs):
-            # nothing to align; the sum is no number either, which is what whoever trains is told
-            pairs = iter([(torch.arange(min(cost.shape), device=cost.device),) * 2 for cost in costs])
+            # nothing to align; a pair at fault makes the sum no number either, which is what whoever trains is told
+            pairs = iter([[part[:1] for part in (~cost.isfinite()).nonzero(as_tuple=True)] for cost in costs])
         else:
             paths = dtw_paths([cost.cpu().numpy() for cost in costs])
             pairs = iter([[torch.from_numpy(part) for part in self._choose(path)] for path in paths])

@@ -126,3 +126,9 @@ def test_predictions_that_are_no_numbers_make_a_loss_that_is_none():
         utterance.spectrum * float("nan"), utterance.phone_logits, utterance.targets, utterance.phones, True
     )
     assert SynthesisLoss()([make(3, 3, True), broken]).isnan()
+
+
+def test_a_frame_at_the_end_that_is_no_number_makes_a_loss_that_is_none():
+    utterance = make(9, 4, True)
+    utterance.spectrum[8] = float("inf")
+    assert not SynthesisLoss()([make(3, 3, True), utterance]).isfinite()

@@ -116,7 +116,7 @@ class RecognitionTask(Task):
         if wrong:
             raise RecipeError(f"augmentations: {wrong[0]} moves windows in time but not their text; remove it")
         corpus, extractor = read_corpus(data, ("train", "validation"))
-        check_speech(corpus, data.dataset, arguments.TASK)
+        check_speech(corpus, extractor, data.dataset, arguments.TASK)
         task = cls(corpus, extractor, data.dataset, arguments, (data.train_fraction, data.train_fraction_seed))
         if task.words is not None and (arguments.lexicon_path or arguments.lm_path):
             task.words.decoder(task.tokenizer, beam_size=1)  # for its errors: it is needed only after training
@@ -126,7 +126,7 @@ class RecognitionTask(Task):
     def from_splits(
         cls, corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, data: DataArguments, seed: int = 0
     ) -> RecognitionTask:
-        check_speech(corpus, data.dataset, RecognitionArguments.TASK)
+        check_speech(corpus, extractor, data.dataset, RecognitionArguments.TASK)
         return cls(corpus, extractor, data.dataset, RecognitionArguments(output_dir="unused", seeds=[seed]))
 
     def adopt(self, checkpoint: str, model: TinyMyoForCTC, extractor: TinyMyoFeatureExtractor) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from dataset_builders.continuous_view import ContinuousDataset, Cutting
+from tinymyo_hf import TinyMyoFeatureExtractor
 from trainers.errors import RecipeError
 from trainers.speech_batches import SAMPLES_PER_FRAME
 
@@ -76,12 +77,20 @@ def list_utterances(split: datasets.Dataset) -> list[Utterance]:
     return found
 
 
-def check_speech(corpus: datasets.DatasetDict, name: str, task: str, synthesis: bool = False) -> None:
-    """Raise `RecipeError` for a corpus whose rows are no recordings, or which lacks a column that a task needs."""
+def check_speech(
+    corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, name: str, task: str, synthesis: bool = False
+) -> None:
+    """Raise `RecipeError` for a corpus whose rows are no recordings or are to be normalised window by window, or which
+    lacks a column that a task needs."""
     if any("recording_length" not in rows.features for rows in corpus.values()):
         raise RecipeError(
             f"dataset {name} stores windows, {task} takes whole utterances: add `rows: recordings` to dataset_config, "
             "or prepare it so"
+        )
+    if extractor.normalization != "none" and extractor.normalization_scope == "window":
+        raise RecipeError(
+            f"dataset {name} is normalised window by window, but {task} takes whole utterances: set "
+            'normalization_scope to "recording", or normalization to "none", in dataset_config'
         )
     needed = ("text", "targets", "phones") if synthesis else ("text",)
     for split, rows in corpus.items():

@@ -112,14 +112,14 @@ class SpeechSynthesisTask(Task):
             raise RecipeError(f"augmentations: {wrong[0]} moves windows in time but not their targets; remove it")
         Voices(arguments.vocoder, arguments.asr_model).check()  # they are needed when training is over
         corpus, extractor = read_corpus(data, ("train", "validation"))
-        check_speech(corpus, data.dataset, arguments.TASK, synthesis=True)
+        check_speech(corpus, extractor, data.dataset, arguments.TASK, synthesis=True)
         return cls(corpus, extractor, data.dataset, arguments, (data.train_fraction, data.train_fraction_seed))
 
     @classmethod
     def from_splits(
         cls, corpus: datasets.DatasetDict, extractor: TinyMyoFeatureExtractor, data: DataArguments, seed: int = 0
     ) -> SpeechSynthesisTask:
-        check_speech(corpus, data.dataset, SynthesisArguments.TASK, synthesis=True)
+        check_speech(corpus, extractor, data.dataset, SynthesisArguments.TASK, synthesis=True)
         return cls(corpus, extractor, data.dataset, SynthesisArguments(output_dir="unused", seeds=[seed]))
 
     def adopt(self, checkpoint: str, model: TinyMyoForSpeechSynthesis, extractor: TinyMyoFeatureExtractor) -> None:

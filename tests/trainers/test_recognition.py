@@ -297,6 +297,10 @@ def test_what_cannot_be_learned_from_is_refused(load, corpus):
         load(datasets.DatasetDict({name: split.remove_columns("text") for name, split in corpus[0].items()}))
     with pytest.raises(RecipeError, match="moves windows in time"):
         load(augmentations={"time_shift": {}})
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(RecipeError, match="normalised window by window"):
+        patched.setattr(corpus[1], "normalization", "zscore")
+        patched.setattr(corpus[1], "normalization_scope", "window")
+        load()
     task = load(datasets.DatasetDict(corpus[0]) | {
         "train": corpus[0]["train"].map(lambda row: {"text": "a" * 200} if row["recording"] == "train3" else {})
     })  # fmt: skip

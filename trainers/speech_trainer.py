@@ -6,6 +6,7 @@ packed or padded, `lengths` (utterances,) in frames, and the targets of a task.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,8 @@ class PlateauRate:
 
     def evaluated(self, score: float, step: int) -> bool:
         """Take in the score after `step` steps; whether the rate falls."""
-        if self.best is None or self.sign * (score - self.best) > self.THRESHOLD * abs(self.best):
+        better = self.best is None or self.sign * (score - self.best) > self.THRESHOLD * abs(self.best)
+        if better and not math.isnan(score):
             self.best, self.not_better = score, 0
         elif step >= self.warmup_steps:
             self.not_better += 1

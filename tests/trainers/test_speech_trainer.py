@@ -35,6 +35,14 @@ def test_warm_up_is_linear_and_its_evaluations_are_not_counted():
     assert not rate.evaluated(40.0, 14) and rate.best == 40.0
 
 
+@pytest.mark.parametrize("greater_is_better", [True, False])
+def test_a_score_that_is_no_number_is_never_the_best(greater_is_better):
+    rate = PlateauRate(0, 0, 0.5, greater_is_better)
+    assert rate.evaluated(float("nan"), 1) and rate.best is None
+    assert not rate.evaluated(3.0, 2) and rate.best == 3.0
+    assert rate.evaluated(float("nan"), 3) and rate.best == 3.0
+
+
 def test_its_state_goes_along_with_the_scheduler(tmp_path):
     """As the library stores it, and reads it without running code from the file."""
 

@@ -1,0 +1,1 @@
+"""Models that leave Python: ONNX, ExecuTorch, and the microcontroller."""

@@ -123,9 +123,15 @@ class TinyMyoRotaryEmbedding(nn.Module):
         return angles.cos(), angles.sin()
 
 
-def apply_rotary_pos_emb(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotates the interleaved pairs (0, 1), (2, 3), ... of the last axis of `states` in float32. `cos` and `sin` hold
-    one angle per pair and broadcast against `states`."""
+def apply_rotary_pos_emb(
+    states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, halves: bool = False
+) -> torch.Tensor:
+    """Rotates the interleaved pairs (0, 1), (2, 3), ... of the last axis of `states` in float32; with `halves`, the
+    first of each pair lie in the first half of the axis, the second ones in the other. `cos` and `sin` hold one angle
+    per pair and broadcast against `states`."""
+    if halves:
+        even, odd = states.float().chunk(2, dim=-1)
+        return torch.cat((even * cos - odd * sin, odd * cos + even * sin), dim=-1).to(states.dtype)
     pairs = states.float().unflatten(-1, (-1, 2))
     if torch.compiler.is_compiling():  # exporters and code generators have no complex numbers
         even, odd = pairs.unbind(-1)
@@ -155,6 +161,10 @@ def eager_attention_forward(
 
 
 class TinyMyoAttention(nn.Module):
+    # How the rows of queries and keys in `qkv` are ordered; scores are the same. Exported graphs have halves, of which
+    # runtimes make contiguous slices.
+    rotates_halves = False
+
     def __init__(self, config: TinyMyoConfig):
         super().__init__()
         self.config = config
@@ -182,7 +192,7 @@ class TinyMyoAttention(nn.Module):
         query_key, value = qkv[:, :, :2], qkv[:, :, 2].transpose(1, 2)
         if position_embeddings is not None:
             cos, sin = (table[:, :, None, None] for table in position_embeddings)
-            query_key = apply_rotary_pos_emb(query_key, cos, sin)
+            query_key = apply_rotary_pos_emb(query_key, cos, sin, self.rotates_halves)
         query, key = query_key.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, tokens, head_dim)
         attention_function = self._attention_function()
         if self.relative_positions is not None:
@@ -417,6 +427,8 @@ class TinyMyoModel(TinyMyoPreTrainedModel):
             # Padding lies behind the recording, in the future of every real frame: nothing else needs hiding.
             token_mask = None
             attention_mask = create_causal_mask(self.config, hidden_states, None, past_key_values=None)
+        elif token_mask is None and torch.compiler.is_exporting():
+            attention_mask = None  # the library would trace a mask that hides nothing
         else:
             attention_mask = create_bidirectional_mask(self.config, hidden_states, token_mask)
         position_embeddings = None

@@ -1,0 +1,14 @@
+"""Packages that only exports need."""
+
+from importlib.util import find_spec
+
+
+def need(*packages: str, extra: str = "export") -> None:
+    """Nothing, if the packages are installed.
+
+    Raises:
+        ImportError: one is not; the message names the extra of this package that brings it.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise ImportError(f"{package} is not installed; it comes with: pip install 'tinymyo-hf[{extra}]'")

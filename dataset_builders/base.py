@@ -7,7 +7,6 @@ are the shards of `datasets`: `num_proc` and streaming divide the work by record
 import dataclasses
 import functools
 import importlib
-import inspect
 import json
 import os
 from collections import Counter
@@ -158,7 +157,7 @@ class EmgBuilder(datasets.ArrowBasedBuilder):
     @functools.cached_property
     def extractor(self) -> TinyMyoFeatureExtractor:
         """The preprocessing of this configuration; saved beside every model trained on the data."""
-        names = inspect.signature(TinyMyoFeatureExtractor).parameters
+        names = [field.name for field in dataclasses.fields(TinyMyoFeatureExtractor)]
         options = {name: getattr(self.config, name) for name in names if hasattr(self.config, name)}
         try:
             return TinyMyoFeatureExtractor(**options | {"feature_size": self.channel_count} | self.extractor_options())

@@ -22,12 +22,9 @@ from transformers import EvalPrediction, Trainer
 from dataset_builders.continuous_view import ContinuousDataset, Cutting
 from tinymyo_hf import TinyMyoFeatureExtractor
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTransformerConfig
-from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import (
-    UNTOUCHED,
-    SEMGInputError,
-    SEMGTransformerFeatureExtractor,
-)
+from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGTransformerFeatureExtractor
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC
+from tinymyo_hf.semg_transformer.preprocessing_semg_transformer import UNTOUCHED, SEMGInputError
 from trainers.arguments import DataArguments, ModelArguments
 from trainers.augmentation import AUGMENTATIONS_IN_TIME
 from trainers.ctc_arguments import CTCArguments, paper_learning_rate

@@ -99,8 +99,8 @@ class EventsTask(Task):
             for name, split in data.items()
         }
         # Windows overlap at inference, whatever they do in training; the pipeline reads it from the extractor.
-        settings = extractor.to_dict() | {"stride": inference_stride(length, grid)}
-        super().__init__(views, type(extractor)(**settings), corpus, collate_event_windows)
+        overlapping = extractor.replace(stride=inference_stride(length, grid))
+        super().__init__(views, overlapping, corpus, collate_event_windows)
         self.data = data
         self.labels = list(names)
         self.num_channels = extractor.feature_size

@@ -200,7 +200,7 @@ def load_config(source: str, *families: type[PreTrainedConfig]) -> PreTrainedCon
 def for_use(extractor: TinyMyoFeatureExtractor) -> TinyMyoFeatureExtractor:
     """What is saved beside a model: recordings at another rate are refused until a user asks for resampling, also where
     the corpus it was trained on had to be resampled."""
-    return type(extractor)(**{**extractor.to_dict(), "on_rate_mismatch": "error"})
+    return extractor.replace(on_rate_mismatch="error")
 
 
 def load_trained(source: str, model_class: type[PreTrainedModel]) -> tuple[PreTrainedModel, SequenceFeatureExtractor]:

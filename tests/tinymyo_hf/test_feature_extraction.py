@@ -139,7 +139,7 @@ def test_causal_mode_does_not_look_ahead():
 def test_long_recordings_are_processed_in_parts(monkeypatch):
     extractor, x = TinyMyoFeatureExtractor(), noise(channels=5)
     whole = extractor.preprocess(x, 200)
-    monkeypatch.setattr("tinymyo_hf.tinymyo.feature_extraction_tinymyo.SAMPLES_AT_ONCE", 1001)
+    monkeypatch.setattr("tinymyo_hf.tinymyo.preprocessing_tinymyo.SAMPLES_AT_ONCE", 1001)
     np.testing.assert_array_equal(extractor.preprocess(x, 200), whole)
 
 
@@ -218,7 +218,7 @@ def test_sampling_rate_is_never_guessed(monkeypatch):
     with pytest.raises(SignalError, match="sampling_rate=-1"):
         extractor.preprocess(x, -1)
     warnings = []
-    monkeypatch.setattr("tinymyo_hf.tinymyo.feature_extraction_tinymyo.logger.warning", warnings.append)
+    monkeypatch.setattr("tinymyo_hf.tinymyo.preprocessing_tinymyo.logger.warning", warnings.append)
     extractor(x)
     assert "200 Hz is assumed" in warnings[0]
     resampling = TinyMyoFeatureExtractor(on_rate_mismatch="resample")

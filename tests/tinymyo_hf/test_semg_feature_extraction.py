@@ -9,7 +9,7 @@ from transformers import AutoFeatureExtractor, DataCollatorWithPadding
 
 from dataset_builders.base import make_builder
 from tinymyo_hf import SEMGTransformerFeatureExtractor, TinyMyoFeatureExtractor
-from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGInputError
+from tinymyo_hf.semg_transformer.preprocessing_semg_transformer import SEMGInputError
 
 
 def noise(channels=32, samples=500, seed=0):
@@ -87,7 +87,7 @@ def test_sampling_rate_is_never_guessed(monkeypatch):
         extractor.preprocess(x, -1)
     warnings = []
     monkeypatch.setattr(
-        "tinymyo_hf.semg_transformer.feature_extraction_semg_transformer.logger.warning", warnings.append
+        "tinymyo_hf.semg_transformer.preprocessing_semg_transformer.logger.warning", warnings.append
     )
     np.testing.assert_array_equal(extractor.preprocess(x, None), x)
     assert "2000 Hz is assumed" in warnings[0]

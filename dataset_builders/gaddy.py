@@ -36,6 +36,7 @@ import numpy as np
 from tinymyo_hf.audio import FRAME_RATE, NUM_MELS, log_mel
 from tinymyo_hf.recordings import read_recording as read_file
 from tinymyo_hf.signal import SignalError
+from tinymyo_hf.tinymyo.signal_tinymyo import check_context
 
 from .archives import find_root
 from .base import Download, EmgBuilder, EmgBuilderConfig, Recording, Signal, logger
@@ -245,6 +246,9 @@ class Gaddy(EmgBuilder):
     def process(self, recording: Recording, signal: SpeechSignal) -> np.ndarray:
         """Filter with the neighbours, cut the utterance out, resample and scale; keep whole frames."""
         channels = slice(None) if self.selected_channels is None else self.selected_channels
+        # here and not in `together`, whose errors name this utterance
+        for side, offset in ((signal.before, -1), (signal.after, 1)):
+            check_context(side[channels], str(recording.file("emg.npy", offset)), self.extractor.max_gap)
         together = np.concatenate([signal.before[channels], signal.samples, signal.after[channels]], axis=1)
         context = (signal.before.shape[1], signal.after.shape[1])
         processed = self.extractor.preprocess(together, signal.sampling_rate, recording.path, context)

@@ -92,7 +92,10 @@ def _open_flac(path: Path) -> Iterator["soundfile.SoundFile"]:
         fix = "pip install soundfile, or pass audio=False"
         raise ConfigError(f"reading audio needs the package soundfile ({error}): {fix}") from error
     if not path.is_file():
-        raise RecordingError(f"{path}: no such file; complete the corpus, or pass audio=False")
+        raise RecordingError(
+            f"{path}: no such file; complete the corpus, or pass audio=False, or allow_missing=True to leave such "
+            "utterances out"
+        )
     try:
         with soundfile.SoundFile(path) as file:
             if file.format != "FLAC" or file.samplerate not in RAW_AUDIO_RATES:

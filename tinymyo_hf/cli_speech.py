@@ -22,8 +22,9 @@ def build_lm(
     from tinymyo_hf.language_model import build_language_model
     from tinymyo_hf.lexicon import write_lexicon
 
+    _check_files(text, out, lexicon)
     words = set[str]()
-    built = build_language_model(_sentences(text, normalize, words), out, order)
+    built = build_language_model(_sentences(text, normalize, words, lexicon), out, order)
     ngrams = ", ".join(f"{count:,}" for count in built.ngrams)
     typer.echo(
         f"{out}: a model of order {built.order} ({ngrams} n-grams) from {built.words:,} words in "
@@ -34,9 +35,30 @@ def build_lm(
         typer.echo(f"{lexicon}: {len(words):,} words")
 
 
-def _sentences(path: Path, normalize: bool, words: set[str]) -> Iterator[str]:
-    """The lines of a text; their words are added to `words`."""
+def _check_files(text: Path, out: Path, lexicon: Path | None) -> None:
+    """Raise `LanguageModelError` for names of which one file would overwrite another, or is none."""
     from tinymyo_hf.language_model import LanguageModelError
+
+    taken = {text.expanduser().resolve(): "the text"}
+    for option, path in (("out", out), ("lexicon", lexicon)):
+        if path is None:
+            continue
+        place = path.expanduser().resolve()
+        if place in taken:
+            raise LanguageModelError(f"--{option} {path}: overwrites {taken[place]}; name another file")
+        if place.is_dir():
+            raise LanguageModelError(f"--{option} {path}: is a folder; name a file in it")
+        taken[place] = f"the file of --{option}"
+
+
+def _sentences(path: Path, normalize: bool, words: set[str], lexicon: Path | None) -> Iterator[str]:
+    """The lines of a text; their words are added to `words`.
+
+    Words that `lexicon` cannot hold are refused after the last line, when no language model is written yet; a second
+    pass could not read a pipe.
+    """
+    from tinymyo_hf.language_model import LanguageModelError
+    from tinymyo_hf.lexicon import check_words
     from tinymyo_hf.speech_text import normalize_text
 
     try:
@@ -45,5 +67,7 @@ def _sentences(path: Path, normalize: bool, words: set[str]) -> Iterator[str]:
                 sentence = normalize_text(line) if normalize else line
                 words.update(sentence.split())
                 yield sentence
+        if lexicon is not None and words:
+            check_words(sorted(words), lexicon)
     except UnicodeDecodeError as error:
         raise LanguageModelError(f"{path}: not a text file in UTF-8 ({error}); convert it") from error

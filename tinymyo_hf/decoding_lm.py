@@ -175,4 +175,6 @@ def unreadable(path: Path, reason: str) -> LanguageModelError:
             f"{path}: a model of a higher order than this kenlm was built for; train one of order 2 to 6, or install "
             "kenlm with MAX_ORDER set in the environment"
         )
-    return LanguageModelError(f"{path}: not a language model in the ARPA format or that of KenLM ({reason})")
+    return LanguageModelError(
+        f"{path}: not a language model in the ARPA format or that of KenLM ({reason}); make or copy it again"
+    )

@@ -151,9 +151,11 @@ class WordBeamDecoder:
         known = {c for c, i in self._ids.items() if i not in (self._space, self._blank)}
         if wrong := [word for word in words if not word or not known.issuperset(word)]:
             listed = ", ".join(repr(word) for word in wrong[:10])
+            file = f"{lexicon}: " if isinstance(lexicon, str | Path) else ""
             raise LexiconError(
-                f"{len(wrong)} words of the lexicon have characters that the tokenizer does not have, or none: {listed}"
-                f"{' ...' if len(wrong) > 10 else ''}; normalise the texts that they come from (lexicon_of does)"
+                f"{file}{len(wrong)} words of the lexicon have characters that the tokenizer does not have, or none: "
+                f"{listed}{' ...' if len(wrong) > 10 else ''}; normalise the texts that they come from, as lexicon_of "
+                "and `tinymyo build-lm --normalize` do"
             )
         return words
 
@@ -189,7 +191,8 @@ def _flashlight() -> Any:
 def _load(path: str | Path, dictionary: Any) -> Any:
     path = Path(path).expanduser()
     if not path.is_file():
-        raise LanguageModelError(f"{path}: no such language model; make one with `tinymyo build-lm TEXT`")
+        make = f"make one with `tinymyo build-lm TEXT --out {path.name}`"
+        raise LanguageModelError(f"{path}: no such language model; {make}")
     try:
         from flashlight.lib.text.decoder.kenlm import KenLM
     except ImportError as error:

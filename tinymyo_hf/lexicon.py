@@ -13,7 +13,7 @@ from pathlib import Path
 from .prediction_output import replacing
 from .speech_text import normalize_text
 
-__all__ = ["LexiconError", "lexicon_of", "read_lexicon", "write_lexicon"]
+__all__ = ["LexiconError", "check_words", "lexicon_of", "read_lexicon", "write_lexicon"]
 
 WORD_END = "|"
 
@@ -39,13 +39,21 @@ def write_lexicon(words: Sequence[str], path: str | Path) -> None:
         LexiconError: no words, or one that is empty or has a space or "|" in it.
     """
     path = Path(path).expanduser()
-    if not words:
-        raise LexiconError(f"{path}: a lexicon without words; take them from the texts of the training split")
-    if wrong := [word for word in words if not word or WORD_END in word or word.split() != [word]]:
-        raise LexiconError(f"{path}: {wrong[0]!r} is not one word; split texts into words, as lexicon_of does")
+    check_words(words, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, "w") as file:
         file.writelines(f"{word}\t{' '.join(word)} {WORD_END}\n" for word in words)
+
+
+def check_words(words: Sequence[str], path: str | Path) -> None:
+    """Raise `LexiconError` where `write_lexicon` would, before anything is written."""
+    if not words:
+        raise LexiconError(f"{path}: a lexicon without words; take them from the texts of the training split")
+    if wrong := [word for word in words if not word or WORD_END in word or word.split() != [word]]:
+        raise LexiconError(
+            f"{path}: {wrong[0]!r} is not one word; split texts into words, as lexicon_of and `tinymyo build-lm "
+            "--normalize` do"
+        )
 
 
 def read_lexicon(path: str | Path) -> list[str]:
@@ -56,7 +64,8 @@ def read_lexicon(path: str | Path) -> list[str]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise LexiconError(f"{path}: no such lexicon; make one with `tinymyo build-lm TEXT --lexicon {path.name}`")
+        make = f"make one with `tinymyo build-lm TEXT --out lm.arpa --lexicon {path.name}`"
+        raise LexiconError(f"{path}: no such lexicon; {make}")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:

@@ -112,10 +112,14 @@ def load_vocoder(source: str | Path | None = None, device: str | torch.device = 
     """
     if source is None:
         return GriffinLim()
-    where = _existing(source)
+    where = _existing(str(source))  # a number, where a command line names a folder by one
     try:
         with quiet():
             config, _ = SpeechT5HifiGanConfig.get_config_dict(where)
+            if not config:
+                raise VocoderError(
+                    f"{source}: no config.json; give the folder that `tinymyo convert` made of a HiFi-GAN generator"
+                )
             if config.get("model_type") != SpeechT5HifiGanConfig.model_type:
                 raise VocoderError(
                     f"{source}: config.json is of the type {config.get('model_type')!r}, not "
@@ -128,7 +132,7 @@ def load_vocoder(source: str | Path | None = None, device: str | torch.device = 
             )
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        if not Path(source).is_dir():
+        if not Path(where).is_dir():
             reason = f"no such folder here, and from the Hub: {reason}"
         raise VocoderError(
             f"{source}: cannot be loaded as a HiFi-GAN ({reason}); convert or download it again"

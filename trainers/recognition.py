@@ -136,6 +136,7 @@ class RecognitionTask(Task):
                 f"{checkpoint} takes {model.config.num_channels} channels, {self.corpus} has {self.num_channels}"
             )
         check_characters(checkpoint, model.config, self.labels)
+        self.options.check_scoring()
         self._stored = Words.of_checkpoint(checkpoint, self.options)
 
     def reseed(self, seed: int) -> None:
@@ -231,6 +232,8 @@ class RecognitionTask(Task):
         facts = {"labels": self.labels, "texts": self.texts, **split_facts(self, self.subjects)}
         if self.words is not None:
             facts["lexicon_words"] = len(self.words.lexicon)
+            given = {"lexicon_path": self.options.lexicon_path, "lm_path": self.options.lm_path}
+            facts |= {name: path for name, path in given.items() if path is not None}
         return facts
 
     @classmethod
@@ -249,9 +252,8 @@ class RecognitionTask(Task):
             "scores": (
                 "Word error rate: the fewest words to insert, delete or substitute to turn what was recognised into "
                 "what was said,\nin percent of the words said; all utterances pooled. CER: the same of characters. "
-                "Texts are lower case, without\npunctuation, numbers spelled out. The beam search knows the words and "
-                "the 4-gram language model of the training texts\nalone. The baselines are described in "
-                "`trainers/recognition_baselines.py`."
+                f"Texts are lower case, without\npunctuation, numbers spelled out. The beam search knows "
+                f"{_known_words(results)}. The baselines are described in `trainers/recognition_baselines.py`."
             ),
             "details": recognition_details(results),
             "limits": f"Measured only on the people, electrodes and sentences of `{results['dataset']}`.",
@@ -279,6 +281,16 @@ class RecognitionTask(Task):
             "utterances_without_text": sum(not u.text for u in utterances),
             "utterances_too_short_for_their_text": sum(frames_needed(u.text) > u.frames for u in spoken),
         }
+
+
+def _known_words(results: Mapping[str, Any]) -> str:
+    """What the word decoder was given, in words: files of the user may know more than the training texts."""
+    lexicon, model = results.get("lexicon_path"), results.get("lm_path")
+    if lexicon is None and model is None:
+        return "the words and the 4-gram language model of the training texts\nalone"
+    words = "the training texts" if lexicon is None else f"`{Path(lexicon).name}`"
+    grams = "4-gram language model of the training texts" if model is None else f"language model `{Path(model).name}`"
+    return f"the words of {words} and the {grams}"
 
 
 def frames_needed(text: str) -> int:

@@ -115,7 +115,7 @@ def _read(lexicon_path: str) -> list[str]:
 def _existing(lm_path: str) -> Path:
     path = Path(lm_path).expanduser()
     if not path.is_file():
-        raise RecipeError(f"lm_path: {path}: no such file; make one with `tinymyo build-lm TEXT`")
+        raise RecipeError(f"lm_path: {path}: no such file; make one with `tinymyo build-lm TEXT --out {path.name}`")
     return path
 
 

@@ -6,6 +6,7 @@ validation score has not improved for some evaluations.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -125,12 +126,26 @@ class RecognitionArguments(SpeechArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.beam_size < 1 or self.test_beam_size < 1:
-            raise RecipeError(f"beam_size={self.beam_size}, test_beam_size={self.test_beam_size}: must be positive")
+        self.check_scoring()
         if self.phone_weight < 0:
             raise RecipeError(f"phone_weight={self.phone_weight}: must not be negative; 0 leaves it out")
         if self.phone_weight and self.world_size > 1:
             raise RecipeError("phone_weight: the loss of phones is for a single process; set it to 0, or start one")
+
+    def check_scoring(self) -> None:
+        """Raise `RecipeError` for impossible options of the word decoder, which `tinymyo evaluate` sets afterwards."""
+        for name in ("beam_size", "test_beam_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise RecipeError(f"{name}={value!r}: must be a whole number, 1 or more")
+        for name in ("lm_weight", "word_score"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise RecipeError(f"{name}={value!r}: must be a number")
+        for name in ("lm_path", "lexicon_path"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise RecipeError(f"{name}={value!r}: must be the path of a file")
 
 
 @dataclass

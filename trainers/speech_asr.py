@@ -89,7 +89,7 @@ def _load(source: str | Path, device: str | torch.device) -> AutomaticSpeechReco
         with quiet():
             recognizer = pipeline("automatic-speech-recognition", model=str(source), device=device, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).partition("See the original errors")[0].split())  # the library's tracebacks follow
         raise CheckpointError(
             f"{source}: cannot be loaded as a recogniser of speech ({reason}); give the folder or Hub id of a model of "
             "the pipeline 'automatic-speech-recognition', with its feature extractor and tokenizer"

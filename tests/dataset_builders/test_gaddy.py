@@ -315,8 +315,9 @@ UTTERANCE = f"{VOICED}/5-4/1"
         ("1_emg.npy", lambda p: np.save(p, np.full((900, 8), np.nan)), ["1_emg.npy", "channel 0", "missing"]),
         ("1_emg.npy", lambda p: np.save(p, np.random.default_rng(0).normal(size=(14, 8))), ["too short"]),
         ("2_emg.npy", lambda p: p.write_bytes(b""), ["2_emg.npy", "empty"]),  # a neighbour
+        ("2_emg.npy", lambda p: np.save(p, np.full((900, 8), np.nan)), ["2_emg.npy: channel 0", "missing"]),
         ("1_emg.npy", lambda p: p.unlink(), ["1_info.json is there, 1_emg.npy is not"]),
-        ("1_audio_clean.flac", lambda p: p.unlink(), ["1_audio_clean.flac", "no such file", "audio=False"]),
+        ("1_audio_clean.flac", lambda p: p.unlink(), ["1_audio_clean.flac", "no such file", "allow_missing"]),
         ("1_audio_clean.flac", lambda p: p.write_bytes(p.read_bytes()[:9000]), ["1_audio_clean.flac", "truncated"]),
         ("1_audio_clean.flac", lambda p: state_samples(p, 20000), ["1_audio_clean.flac", "truncated"]),
         ("1_audio_clean.flac", lambda p: p.write_text("no audio"), ["1_audio_clean.flac", "damaged"]),

@@ -214,12 +214,17 @@ def test_lexicon_files(tmp_path):
     assert WordBeamDecoder(SPEECH, path).words == WordBeamDecoder(SPEECH, str(path)).words == words
     path.write_text("the\n\nold o l d\nold\to l d |\n")
     assert WordBeamDecoder(SPEECH, path).words == ["old", "the"]
+    path.write_text("gr\u00fcn\n", encoding="utf-8")
+    with pytest.raises(
+        LexiconError, match="lexicon.txt: 1 words of the lexicon have characters .*'gr\u00fcn'.*build-lm --norm"
+    ):
+        WordBeamDecoder(SPEECH, path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such lexicon"),
+        (None, "no such lexicon; make one with `tinymyo build-lm TEXT --out lm.arpa --lexicon lexicon.txt`"),
         (b"\n \n", "without words"),
         (b"\xff\xfe\x00", "not a text file in UTF-8"),
         (b"the\tt h e |\ncat\tk ae t |\n", "line 2: 'cat' is spelled 'k ae t |', not by its characters"),

@@ -203,6 +203,22 @@ def test_the_command_takes_text_as_it_is(tmp_path):
     assert read_lexicon(lexicon) == ["2", "The", "the"]
 
 
+def test_the_command_writes_both_files_or_none(tmp_path):
+    text, out = tmp_path / "text.txt", tmp_path / "lm.arpa"
+    text.write_text("the | end\n", encoding="utf-8")
+    for model, lexicon, message in (
+        (out, tmp_path / "words.txt", "words.txt: '|' is not one word"),
+        (out, tmp_path / ".." / tmp_path.name / "lm.arpa", "overwrites the file of --out"),
+        (out, text, "--lexicon"),
+        (text, None, "overwrites the text"),
+        (out, tmp_path, "is a folder"),
+        (tmp_path, None, "is a folder"),
+    ):
+        result = build_lm(text, "--out", model, *(() if lexicon is None else ("--lexicon", lexicon)))
+        assert result.exit_code == 2 and message in result.stderr
+        assert list(tmp_path.iterdir()) == [text] and text.read_text() == "the | end\n"
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "No such file"), (b"\xff\xfe", "not a text file in UTF-8"), (b"\n", "no words")]
 )

@@ -1,6 +1,7 @@
 """Pipelines of silent speech: text by every decoder, audio, neighbouring utterances, and what is refused."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,12 +99,30 @@ def test_neighbours_settle_the_filters(read, checkpoint, tmp_path):
     assert read({"raw": session[1], "sampling_rate": 1000, "before": None})["text"] == alone
     np.savez(tmp_path / "fast.npz", emg=session[0].T, fs=2000)
     for neighbour, message in (
-        (session[0][:7], "7 channels"),
+        (session[0][:7], "recording, the utterance before it: recording: 7 channels"),
+        (session[0][0], "the utterance before it: .*2-dimensional"),
+        (np.full((8, 400), np.nan), "the utterance before it: .*channel 0 has 400 missing"),
         (tmp_path / "fast.npz", "states a sampling rate of 2000 Hz, but sampling_rate=1000"),
         ({"raw": session[0], "sampling_rate": 2000}, "sampled at 1000 Hz, the utterance before it at 2000 Hz"),
     ):
         with pytest.raises(SignalError, match=message):
             read({"raw": session[1], "sampling_rate": 1000, "before": neighbour})
+    short = {"raw": session[1], "sampling_rate": 1000, "before": session[0][:, :5] * 0}  # enough to settle filters
+    assert read(short)["text"]
+
+
+def test_sessions_in_context():
+    first, second = utterance(400), utterance(500)
+    for session in (np.stack([first, first]), iter([first, first])):
+        found = in_context(session)
+        assert [sorted(each) for each in found] == [["after", "raw"], ["before", "raw"]]
+    stated = [{"raw": first, "sampling_rate": 1000}, {"raw": second, "sampling_rate": 1000}]
+    found = in_context(stated)
+    assert found[0]["raw"] is first and found[0]["sampling_rate"] == 1000 and found[0]["after"] is stated[1]
+    assert in_context([]) == [] and stated[0].keys() == {"raw", "sampling_rate"}
+    for one in ("1_emg.npy", Path("1_emg.npy"), first, stated[0]):
+        with pytest.raises(SignalError, match="one utterance; give those of a session"):
+            in_context(one)
 
 
 def test_beam_search(read, checkpoint):

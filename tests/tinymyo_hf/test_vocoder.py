@@ -223,6 +223,9 @@ def test_loading_refuses_what_does_not_fit(files, tmp_path):
     (out / "model.safetensors").unlink()
     with pytest.raises(VocoderError, match="cannot be loaded"):
         load_vocoder(out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VocoderError, match="empty: no config.json; give the folder that `tinymyo convert`"):
+        load_vocoder(tmp_path / "empty")
     for missing, message in (
         (tmp_path / "absent", "no such folder"),
         ("nobody/absent", r"cannot be loaded as a HiFi-GAN \(no such folder here"),

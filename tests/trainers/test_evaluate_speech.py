@@ -58,6 +58,28 @@ def test_text(corpus, tmp_path):
     options = ("--audio", "false", "--lexicon_path", tmp_path / "other.txt", "--test_beam_size", 5)
     _, results = evaluate(checkpoint, corpus, tmp_path / "other", *options)
     assert set(results["runs"][0]["test"]["examples"][0]["beam"].split()) == {"x"}
+    report = (tmp_path / "other/report.md").read_text()
+    assert "The beam search knows the words of `other.txt` and the 4-gram language model" in report
+    assert results["lexicon_path"] == str(tmp_path / "other.txt") and "lm_path" not in results
+    assert "language model of the training texts\nalone" in (tmp_path / "evaluation/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("test_beam_size", 0, "test_beam_size=0: must be a whole number"),
+        ("beam_size", 1.5, "beam_size=1.5: must be a whole number"),
+        ("lm_weight", "much", "lm_weight='much': must be a number"),
+        ("lm_path", 5, "lm_path=5: must be the path of a file"),
+    ],
+)
+def test_options_of_the_word_decoder(corpus, tmp_path, field, value, message):
+    checkpoint = save_recognition(tmp_path / "model")
+    command = ["evaluate", checkpoint, "--dataset", "gaddy", "--data-dir", corpus, "--split_file", SPLIT_FILE]
+    command += ["--audio", "false", "--no-baselines", "--output", tmp_path / "out", f"--{field}", value]
+    result = CliRunner().invoke(app, [str(part) for part in command])
+    assert result.exit_code == 2 and message in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_audio(corpus, tmp_path):
@@ -75,6 +97,7 @@ def test_audio(corpus, tmp_path):
 def test_vocoder_of_an_evaluation_is_looked_for(corpus, tmp_path):
     checkpoint = save_synthesis(tmp_path / "model")
     command = ["evaluate", checkpoint, "--dataset", "gaddy", "--data-dir", corpus, "--split_file", SPLIT_FILE]
-    command += ["--no-baselines", "--output", tmp_path / "out", "--vocoder", "/nowhere/vocoder"]
-    result = CliRunner().invoke(app, [str(part) for part in command])
-    assert result.exit_code == 2 and "/nowhere/vocoder: no such folder" in result.stderr
+    command += ["--no-baselines", "--output", tmp_path / "out", "--vocoder"]
+    for vocoder, message in (("/nowhere/vocoder", "/nowhere/vocoder: no such folder"), ("5", "5: cannot be loaded")):
+        result = CliRunner().invoke(app, [str(part) for part in (*command, vocoder)])
+        assert result.exit_code == 2 and message in result.stderr

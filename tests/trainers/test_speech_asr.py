@@ -83,6 +83,11 @@ def test_what_cannot_be_scored_is_named(recognizer, audios, tmp_path):
         transcribe(audios[:1], tmp_path / "encoder")
     with pytest.raises(CheckpointError, match="absent: cannot be loaded as a recogniser of speech"):
         transcribe(audios[:1], tmp_path / "absent")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(CheckpointError, match="other: cannot be loaded as a recogniser of speech") as raised:
+        transcribe(audios[:1], tmp_path / "other")
+    assert "Traceback" not in str(raised.value)
     for wrong in (np.zeros((2, 800)), np.zeros(0), np.full(800, np.nan)):
         with pytest.raises(EvaluationError, match="utterance 1: audio of shape"):
             transcribe([audios[0], wrong], recognizer)

@@ -1,6 +1,7 @@
 """What the pipelines of speech share: whole utterances, with their neighbours, as input of a TinyMyo for speech."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from tinymyo_hf.pipelines.base import EmgPipeline, RecordingInput
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
+from tinymyo_hf.tinymyo.signal_tinymyo import check_context
 
 NEIGHBOURS = ("before", "after")
 
@@ -19,10 +21,16 @@ def in_context(session: Sequence[RecordingInput]) -> list[dict[str, Any]]:
     Examples:
         >>> in_context(["0_emg.npy", "1_emg.npy"])
         [{'raw': '0_emg.npy', 'after': '1_emg.npy'}, {'raw': '1_emg.npy', 'before': '0_emg.npy'}]
+
+    Raises:
+        SignalError: one utterance in place of a session.
     """
-    utterances = [{"raw": utterance} for utterance in session]
-    for earlier, later in zip(utterances, utterances[1:], strict=False):
-        earlier["after"], later["before"] = later["raw"], earlier["raw"]
+    if isinstance(session, str | Path | dict) or (hasattr(session, "shape") and np.ndim(session) < 3):
+        raise SignalError("session: one utterance; give those of a session, in order, as a list")
+    session = list(session)
+    utterances = [dict(each) if isinstance(each, dict) else {"raw": each} for each in session]
+    for i in range(1, len(session)):
+        utterances[i - 1]["after"], utterances[i]["before"] = session[i], session[i - 1]
     return utterances
 
 
@@ -85,9 +93,15 @@ class UtteranceReader:
         signal, rate, name = self._pipeline._read(inputs, sampling_rate, options)
         parts = {"itself": signal}
         for side, neighbour in neighbours.items():
-            parts[side], own_rate, _ = self._pipeline._read(neighbour, rate, options)
+            try:
+                parts[side], own_rate, own_name = self._pipeline._read(neighbour, rate, options)
+                check_context(parts[side], own_name, extractor.max_gap)
+            except SignalError as error:
+                raise SignalError(f"{name}, the utterance {side} it: {error}") from error
             if own_rate != rate:
-                raise SignalError(f"{name}: sampled at {rate:g} Hz, the utterance {side} it at {own_rate:g} Hz")
+                raise SignalError(
+                    f"{name}: sampled at {rate:g} Hz, the utterance {side} it at {own_rate:g} Hz; resample one of them"
+                )
         together = [np.asarray(parts[side]) for side in ("before", "itself", "after") if side in parts]
         context = tuple(np.shape(parts[side])[1] if side in parts else 0 for side in NEIGHBOURS)
         processed = extractor.preprocess(

@@ -43,12 +43,7 @@ def check_signal(
     Returns:
         float32 or float64 array (channels, time); the input itself where nothing had to change.
     """
-    x = _as_float_array(x, name)
-    if x.ndim != 2:
-        raise SignalError(
-            f"{name}: expected a 2-dimensional (channels, time) array, got shape {x.shape}; "
-            "a single channel is written as x[None, :]"
-        )
+    x = _as_recording(x, name)
     channels, samples = x.shape
     if channels == 0 or samples == 0:
         raise SignalError(f"{name}: empty, its shape (channels, time) is {x.shape}")
@@ -69,6 +64,16 @@ def check_signal(
                 "check the electrode, drop the channel, or set allow_constant_channels=True"
             )
     return x
+
+
+def check_context(x: ArrayLike, name: str, max_gap: int = 0) -> None:
+    """Raise `SignalError` for what is filtered with a recording but not part of it, unless it is (channels, time) with
+    no more missing samples in a row than `max_gap`. It may be of any length and constant, as it only settles filters.
+    """
+    x = _as_recording(x, name)
+    finite = np.isfinite(x)
+    if not finite.all():
+        _fill_gaps(x, finite, name, max_gap)
 
 
 def filter_signal(
@@ -290,6 +295,16 @@ def _as_float_array(x: ArrayLike, name: str) -> np.ndarray:
     if x.dtype.kind not in "fiub":
         raise SignalError(f"{name}: values of type {x.dtype} are not real numbers; convert them to float")
     return x.astype(np.promote_types(x.dtype, np.float32) if x.dtype.itemsize <= 8 else np.float64, copy=False)
+
+
+def _as_recording(x: ArrayLike, name: str) -> np.ndarray:
+    x = _as_float_array(x, name)
+    if x.ndim != 2:
+        raise SignalError(
+            f"{name}: expected a 2-dimensional (channels, time) array, got shape {x.shape}; "
+            "a single channel is written as x[None, :]"
+        )
+    return x
 
 
 def _fill_gaps(x: np.ndarray, finite: np.ndarray, name: str, max_gap: int) -> np.ndarray:

@@ -1,9 +1,13 @@
 """tinymyo-hf: surface-EMG models for the Hugging Face ecosystem.
 
-Importing the package registers its models with the Auto classes and its pipelines with `pipeline(...)`.
+Importing the package registers its models with the Auto classes and its pipelines with `pipeline(...)`, where torch and
+transformers are installed and the environment does not say TINYMYO_HF_REGISTER=0. What runs exported models needs
+neither.
 """
 
 import importlib
+import importlib.util
+import os
 import sys
 from pathlib import PurePath
 
@@ -15,6 +19,7 @@ _PUBLIC = {
     "SEMGTransformerForCTC": "semg_transformer.modeling_semg_transformer",
     "SEMGTransformerModel": "semg_transformer.modeling_semg_transformer",
     "SEMGTransformerFeatureExtractor": "semg_transformer.feature_extraction_semg_transformer",
+    "SEMGTransformerPreprocessing": "semg_transformer.preprocessing_semg_transformer",
     "SEMGTransformerProcessor": "semg_transformer.processing_semg_transformer",
     "TINYMYO_PRESETS": "tinymyo.configuration_tinymyo",
     "TinyMyoConfig": "tinymyo.configuration_tinymyo",
@@ -26,10 +31,12 @@ _PUBLIC = {
     "TinyMyoForSequenceClassification": "tinymyo.modeling_tinymyo",
     "TinyMyoForSpeechSynthesis": "tinymyo.modeling_tinymyo_speech",
     "TinyMyoModel": "tinymyo.modeling_tinymyo",
+    "TinyMyoPreprocessing": "tinymyo.preprocessing_tinymyo",
     "TinyMyoProcessor": "processing",
     "BeamSearchDecoder": "decoding",
     "GreedyStream": "decoding",
     "greedy_decode": "decoding",
+    "CharacterVocabulary": "characters",
     "EmgCharacterTokenizer": "tokenization",
     "apply_keystrokes": "charset",
     "EmgClassificationPipeline": "pipelines",
@@ -61,6 +68,18 @@ def register() -> None:
     registration.register()
 
 
-# The console command shows its help without loading torch; its subcommands register when they need the models.
-if PurePath(sys.argv[0] if sys.argv else "").stem != "tinymyo":
+def _registers_on_import() -> bool:
+    """Whether importing the package registers it."""
+    if os.environ.get("TINYMYO_HF_REGISTER") == "0":
+        return False
+    # The console command shows its help without loading torch; its subcommands register when they need the models.
+    if PurePath(sys.argv[0] if sys.argv else "").stem == "tinymyo":
+        return False
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
+    except ImportError:  # kept from being imported
+        return False
+
+
+if _registers_on_import():
     register()

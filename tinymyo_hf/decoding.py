@@ -19,7 +19,7 @@ from .decoding_beam import Beam, BeamOptions, Prefix
 from .decoding_lm import CharacterLanguageModel, LanguageModelError
 
 if TYPE_CHECKING:
-    from .tokenization import EmgCharacterTokenizer
+    from .characters import CharacterSet
 
 __all__ = [
     "BeamSearchDecoder",
@@ -151,7 +151,7 @@ class BeamSearchDecoder:
     are the defaults. Backspace takes back score and bonus of the key before it, and stays in the text.
 
     Args:
-        tokenizer: names the characters and the blank.
+        tokenizer: names the characters and the blank; or a `CharacterVocabulary`.
         beam_size: hypotheses that are kept after each frame.
         lm_path: a KenLM model, ARPA or binary; see `tinymyo_hf.decoding_lm` for what it is trained on. None for none.
         lm_weight, insertion_bonus: as above; without a language model neither counts.
@@ -167,7 +167,7 @@ class BeamSearchDecoder:
 
     def __init__(
         self,
-        tokenizer: EmgCharacterTokenizer,
+        tokenizer: CharacterSet,
         beam_size: int = 50,
         lm_path: str | Path | None = None,
         lm_weight: float = 2.0,
@@ -181,7 +181,8 @@ class BeamSearchDecoder:
                 raise DecodingError(f"{name} is {value}; give 1 or more")
         self.options = BeamOptions(beam_size, max_labels_per_step, lm_weight, insertion_bonus, max_delay)
         self.blank: int = tokenizer.pad_token_id
-        self.tokens: list[str] = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        ids = tokenizer.get_vocab()
+        self.tokens: list[str] = sorted(ids, key=ids.__getitem__)
         self.language_model = None
         if lm_path is not None:
             self.language_model = CharacterLanguageModel(lm_path, self.tokens, self.blank)

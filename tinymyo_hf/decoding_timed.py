@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import ArrayLike
 
+from .characters import CharacterSet
 from .decoding import BeamSearchDecoder, DecodingError, GreedyStream
-from .tokenization import EmgCharacterTokenizer
 
 DECODERS = ("greedy", "beam")
 
@@ -79,12 +79,12 @@ class TimedBeam:
 
 
 def timed_decoder(
-    tokenizer: EmgCharacterTokenizer, decoder: str = "greedy", lm_path: str | Path | None = None, **options: Any
+    tokenizer: CharacterSet, decoder: str = "greedy", lm_path: str | Path | None = None, **options: Any
 ) -> Callable[[], TimedDecoder]:
     """What makes a decoder for each sequence.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: of the model; or its `CharacterVocabulary`.
         decoder: "greedy" or "beam".
         lm_path: a KenLM model for the beam search, see `BeamSearchDecoder`.
         options: further arguments of `BeamSearchDecoder`: beam_size, lm_weight, insertion_bonus, max_labels_per_step.

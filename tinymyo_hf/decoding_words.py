@@ -22,7 +22,7 @@ from .decoding_lm import LanguageModelError, unreadable
 from .lexicon import LexiconError, lexicon_of, read_lexicon
 
 if TYPE_CHECKING:
-    from .tokenization import EmgCharacterTokenizer
+    from .characters import CharacterSet
 
 __all__ = ["LexiconError", "WordBeamDecoder", "WordHypothesis", "lexicon_of"]
 
@@ -50,7 +50,7 @@ class WordBeamDecoder:
     on the test split.
 
     Args:
-        tokenizer: names the characters and the blank; a space is among the characters.
+        tokenizer: names the characters and the blank; a space is among the characters. Or a `CharacterVocabulary`.
         lexicon: the words, in characters of the tokenizer, or the path of a lexicon file (`tinymyo_hf.lexicon`);
             nothing else can be recognised.
         lm_path: a KenLM model of words in the spelling of the lexicon, ARPA or binary. None for none.
@@ -72,7 +72,7 @@ class WordBeamDecoder:
 
     def __init__(
         self,
-        tokenizer: EmgCharacterTokenizer,
+        tokenizer: CharacterSet,
         lexicon: Sequence[str] | str | Path,
         lm_path: str | Path | None = None,
         beam_size: int = 150,

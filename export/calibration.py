@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,7 @@ def noise_windows(preprocessing: Any, config: PreTrainedConfig, count: int = LEA
     It verifies that a graph computes what the model does; it tells nothing of the ranges of real signals.
     """
     if config.model_type == "semg_transformer":
-        shape = (config.input_channels, config.receptive_field + 99 * config.hop_length)
+        shape = (config.num_channels, config.receptive_field + 99 * config.hop_length)
     else:
         shape = (config.num_channels, preprocessing.window_length)
     values = np.random.default_rng(0).standard_normal((count, *shape), dtype=np.float32)
@@ -285,17 +285,19 @@ def _in_order_of_model(labels: np.ndarray, names: Sequence[str], config: PreTrai
 
 def _scores(config: PreTrainedConfig) -> str | None:
     """What a model is scored with: class ids ("labels"), "targets", or nothing."""
-    (head,) = config.architectures or ("",)
-    known: Mapping[str, str] = {"ForSequenceClassification": "labels", "ForRegression": "targets"}
-    return next((what for suffix, what in known.items() if head.endswith(suffix)), None)
+    known = {"ForSequenceClassification": "labels", "ForRegression": "targets"}
+    return next((what for suffix, what in known.items() if _head(config).endswith(suffix)), None)
+
+
+def _head(config: PreTrainedConfig) -> str:
+    return (config.architectures or [""])[0]
 
 
 def _channels(config: PreTrainedConfig) -> int | None:
     """That a model takes; None for any number."""
     if config.model_type == "semg_transformer":
-        return config.input_channels
-    (head,) = config.architectures or ("",)
-    any_number = config.channel_fusion == "mean" or head.endswith(("Model", "ForPreTraining"))
+        return config.num_channels
+    any_number = config.channel_fusion == "mean" or _head(config).endswith(("Model", "ForPreTraining"))
     return None if config.stem == "patches" and any_number else config.num_channels
 
 
@@ -305,8 +307,8 @@ def _check_values(values: np.ndarray, preprocessing: Any, config: PreTrainedConf
     if expected is not None and channels != expected:
         hint = "transpose them" if samples == expected else "select the channels that it was trained on"
         raise CalibrationError(
-            f"{source}: windows of {channels} channels, but the model takes {expected}; they must be (windows, channels, "
-            f"time): {hint}"
+            f"{source}: windows of {channels} channels, but the model takes {expected}; they must be (windows, "
+            f"channels, time): {hint}"
         )
     _check_length(samples, config, source)
     if count < LEAST_WINDOWS:
@@ -324,8 +326,8 @@ def _check_length(samples: int, config: PreTrainedConfig, source: str) -> None:
     if config.model_type == "tinymyo" and config.stem == "patches":
         if samples % config.patch_size:
             raise CalibrationError(
-                f"{source}: windows of {samples} samples are no multiple of the model's patch_size {config.patch_size}: "
-                "pad or cut them"
+                f"{source}: windows of {samples} samples are no multiple of the model's patch_size "
+                f"{config.patch_size}: pad or cut them"
             )
         return
     try:
@@ -355,6 +357,7 @@ def _checked_labels(labels: np.ndarray, values: np.ndarray, config: PreTrainedCo
     wrong = np.flatnonzero((labels < 0) | (labels >= outputs))
     if len(wrong):
         raise CalibrationError(
-            f"{source}: window {wrong[0]} has the label {labels[wrong[0]]}, but the model has {outputs}, 0 to {outputs - 1}"
+            f"{source}: window {wrong[0]} has the label {labels[wrong[0]]}, but the model has {outputs}, 0 to "
+            f"{outputs - 1}"
         )
     return labels.astype(np.int64)

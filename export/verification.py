@@ -1,0 +1,375 @@
+"""Does a graph compute what the PyTorch model does? Compared on the same windows, at several batch sizes and lengths.
+
+verification = verify(model, "OUT/model.onnx", windows, dtype="int8")     # raises VerificationError if not
+verification.to_dict()                                                     # for report.json
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from export.calibration import CalibrationWindows
+from export.errors import ExportError
+from export.extras import need
+
+if TYPE_CHECKING:
+    import onnx
+    from onnxruntime import InferenceSession
+    from transformers import PreTrainedModel
+
+BATCH_SIZES = (1, 3, 32)
+
+# What an output is, which decides what agreement means: the largest logit, the sign of each logit, or nothing.
+Kind = Literal["classes", "events", "values"]
+
+
+class VerificationError(ExportError):
+    """A graph whose outputs are not those of the model; the message names the output and by how much it differs."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far outputs may differ. None does not look.
+
+    Attributes:
+        maximum: largest absolute difference of any output, at any shape. Of outputs in units of their own
+            (trajectories, spectra) it is relative to their standard deviation where that is above 1.
+        agreement: smallest share of windows (frames, events) of the first output for which both decide alike.
+        relative: largest root mean square of the difference of the first output over the standard deviation of the
+            output itself; looked at where there is nothing to decide.
+    """
+
+    maximum: float | None = None
+    agreement: float | None = None
+    relative: float | None = None
+
+
+TOLERANCES = {
+    "fp32": Tolerance(maximum=1e-4),
+    "fp16": Tolerance(agreement=0.99, relative=0.01),
+    "int8": Tolerance(agreement=0.99, relative=0.1),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of an output of the graph from that of the model.
+
+    Attributes:
+        maximum, mean: of the absolute differences.
+        relative: root mean square of the differences over the standard deviation of the model's output around the
+            means of its last axis (over all windows verified on).
+        agreement: share of windows, or frames, with the same largest logit (of events: of logits with the same sign);
+            None where there is nothing to decide.
+    """
+
+    maximum: float
+    mean: float
+    relative: float
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class ShapeCheck:
+    """Largest absolute difference of any output for inputs of one shape (batch, channels, time)."""
+
+    shape: tuple[int, int, int]
+    maximum: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared and found.
+
+    Attributes:
+        dtype: "fp32", "fp16" or "int8", of the graph.
+        source, windows: what it was verified on.
+        outputs: the differences over all windows, by output.
+        shapes: those at other batch sizes, lengths and numbers of channels.
+        scores: {"accuracy": {"pytorch": .., "onnx": ..}} where windows have labels, "mae" where they have targets.
+        tolerance: that was kept.
+    """
+
+    dtype: str
+    source: str
+    windows: int
+    outputs: dict[str, Difference]
+    shapes: tuple[ShapeCheck, ...]
+    scores: dict[str, dict[str, float]]
+    tolerance: Tolerance
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+
+def verify(
+    model: PreTrainedModel,
+    graph: onnx.ModelProto | str | os.PathLike,
+    windows: CalibrationWindows,
+    dtype: str = "fp32",
+    tolerance: Tolerance | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> Verification:
+    """Compare a graph with the model it was made from, on the CPU.
+
+    All windows are compared; then, for each batch size and where "time" or "channels" is dynamic also for other lengths
+    and numbers of channels, inputs made of the first windows.
+
+    Args:
+        model: on the CPU, in float32.
+        graph: or the file of one.
+        dtype: of the graph; it decides the tolerance.
+        tolerance: by default that of `TOLERANCES`.
+        batch_sizes: where "batch" is dynamic.
+
+    Raises:
+        VerificationError: the graph is invalid, cannot be run, or its outputs differ by more than the tolerance.
+        ImportError: onnxruntime is missing; the message names the extra.
+    """
+    tolerance = tolerance or TOLERANCES[dtype]
+    comparison = _Comparison(model, _valid(graph))
+    axes = comparison.dynamic
+    batch = max(batch_sizes) if "batch" in axes else 1
+    tallies, scores = comparison.over(windows, batch)
+    verification = Verification(
+        dtype=dtype,
+        source=windows.source,
+        windows=len(windows),
+        outputs={name: tally.difference() for name, tally in tallies.items()},
+        shapes=tuple(comparison.shapes(windows.values, batch_sizes if "batch" in axes else (1,))),
+        scores=scores,
+        tolerance=tolerance,
+    )
+    _check(verification, tallies)
+    return verification
+
+
+def open_session(graph: onnx.ModelProto | str | os.PathLike, threads: int | None = None) -> InferenceSession:
+    """A graph or the file of one in onnxruntime, on the CPU.
+
+    Args:
+        threads: by default those of torch.
+
+    Raises:
+        VerificationError: onnxruntime cannot run it.
+    """
+    need("onnxruntime")
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
+    options.log_severity_level = 3
+    data = os.fspath(graph) if isinstance(graph, str | os.PathLike) else graph.SerializeToString()
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class but this one
+        raise VerificationError(f"onnxruntime cannot run the graph: {error}") from error
+
+
+def run_model(model: PreTrainedModel, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+    """Outputs of the PyTorch model by the names of the graph's."""
+    import torch
+
+    with torch.inference_mode():
+        outputs = model(**{name: torch.from_numpy(values) for name, values in inputs.items()})
+    missing = [name for name in names if outputs.get(name) is None]
+    if missing:
+        raise VerificationError(f"the graph has an output {missing[0]!r}, which {type(model).__name__} has not")
+    return [outputs[name].float().numpy() for name in names]
+
+
+def inputs_of(session: InferenceSession, values: np.ndarray, patch_size: int) -> dict[str, np.ndarray]:
+    """Inputs of a graph for windows (batch, channels, time): the same half of the tokens is always the one masked."""
+    inputs = {"input_values": values}
+    if any(entry.name == "bool_masked_pos" for entry in session.get_inputs()):
+        batch, channels, samples = values.shape
+        tokens = np.random.default_rng(0).random((batch, channels * samples // patch_size))
+        inputs["bool_masked_pos"] = tokens < 0.5
+    return inputs
+
+
+def _valid(graph: onnx.ModelProto | str | os.PathLike) -> onnx.ModelProto | str | os.PathLike:
+    need("onnx")
+    import onnx
+
+    try:
+        onnx.checker.check_model(os.fspath(graph) if isinstance(graph, str | os.PathLike) else graph, full_check=True)
+    except Exception as error:  # of several unrelated classes
+        raise VerificationError(f"not a valid ONNX graph: {error}") from error
+    return graph
+
+
+class _Tally:
+    """Sums over the differences of an output, kept instead of the outputs themselves."""
+
+    def __init__(self, kind: Kind):
+        self.kind = kind
+        self.count = self.decisions = self.alike = 0
+        self.maximum = self.absolute = self.squared = 0.0
+        self.rows = 0
+        self.sums: np.ndarray | float = 0.0
+        self.squares: np.ndarray | float = 0.0
+
+    def add(self, expected: np.ndarray, found: np.ndarray) -> None:
+        """Outputs (..., last axis) of the model and of the graph."""
+        expected, found = expected.astype(np.float64), found.astype(np.float64)
+        difference = np.abs(expected - found)
+        self.count += difference.size
+        self.maximum = max(self.maximum, float(difference.max()))
+        self.absolute += float(difference.sum())
+        self.squared += float(np.square(difference).sum())
+        rows = expected.reshape(-1, expected.shape[-1])
+        self.rows += len(rows)
+        self.sums = self.sums + rows.sum(0)
+        self.squares = self.squares + np.square(rows).sum(0)
+        if self.kind != "values":
+            decided = (expected.argmax(-1), found.argmax(-1)) if self.kind == "classes" else (expected > 0, found > 0)
+            self.decisions += decided[0].size
+            self.alike += int((decided[0] == decided[1]).sum())
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the model's output around the means of its last axis."""
+        variances = self.squares / self.rows - np.square(self.sums / self.rows)
+        return float(np.sqrt(np.maximum(variances, 0.0).mean()))
+
+    @property
+    def scale(self) -> float:
+        """What an absolute tolerance is multiplied by."""
+        return max(1.0, self.spread) if self.kind == "values" else 1.0
+
+    def difference(self) -> Difference:
+        """Of everything added."""
+        return Difference(
+            maximum=self.maximum,
+            mean=self.absolute / self.count,
+            relative=(self.squared / self.count) ** 0.5 / max(self.spread, 1e-9),
+            agreement=self.alike / self.decisions if self.decisions else None,
+        )
+
+
+class _Comparison:
+    """A model beside its graph."""
+
+    def __init__(self, model: PreTrainedModel, graph: onnx.ModelProto | str | os.PathLike):
+        self.model = model.eval()
+        self.session = open_session(graph)
+        self.names = [output.name for output in self.session.get_outputs()]
+        self.dynamic = {dim for dim in self.session.get_inputs()[0].shape if isinstance(dim, str)}
+        self.kinds: dict[str, Kind] = {name: _kind(name, model) for name in self.names}
+
+    def over(self, windows: CalibrationWindows, batch: int) -> tuple[dict[str, _Tally], dict[str, dict[str, float]]]:
+        """What all windows give, and what both score on those with labels."""
+        tallies = {name: _Tally(self.kinds[name]) for name in self.names}
+        sums = np.zeros(2)
+        for start in range(0, len(windows), batch):
+            outputs = self._outputs(windows.values[start : start + batch])
+            for tally, pair in zip(tallies.values(), outputs, strict=True):
+                tally.add(*pair)
+            if windows.labels is not None:
+                labels = windows.labels[start : start + batch]
+                sums += [_score(output, labels) for output in outputs[0]]
+        if windows.labels is None:
+            return tallies, {}
+        name = "accuracy" if windows.labels.ndim == 1 else "mae"
+        return tallies, {name: dict(zip(("pytorch", "onnx"), (sums / len(windows)).tolist(), strict=True))}
+
+    def shapes(self, values: np.ndarray, batch_sizes: Sequence[int]) -> Iterator[ShapeCheck]:
+        """Checks of inputs made of the first windows, for each batch size, length and number of channels."""
+        for channels in self._channel_counts(values.shape[1]):
+            for samples in self._lengths(values.shape[2]):
+                for batch in batch_sizes:
+                    pairs = self._outputs(_tiled(values, (batch, channels, samples)))
+                    maximum = max(float(np.abs(a - b).max()) for a, b in pairs)
+                    yield ShapeCheck((batch, channels, samples), maximum)
+
+    def _channel_counts(self, channels: int) -> list[int]:
+        return sorted({max(channels // 2, 1), channels, channels + 1}) if "channels" in self.dynamic else [channels]
+
+    def _lengths(self, samples: int) -> list[int]:
+        """A shorter and a longer one, and of models of frames one that is no whole number of them."""
+        if "time" not in self.dynamic:
+            return [samples]
+        config = self.model.config
+        if config.model_type == "tinymyo" and config.stem == "patches":
+            patches = samples // config.patch_size
+            return [max(patches // 2, 1) * config.patch_size, samples, (patches + patches // 2 + 1) * config.patch_size]
+        shortest = config.receptive_field if config.model_type == "semg_transformer" else config.stem_kernel_size
+        return sorted({max(samples // 2 + 3, shortest), samples, samples + samples // 2})
+
+    def _outputs(self, values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of the model and of the graph, for each output."""
+        inputs = inputs_of(self.session, np.ascontiguousarray(values), getattr(self.model.config, "patch_size", 1))
+        expected = run_model(self.model, inputs, self.names)
+        try:
+            found = self.session.run(self.names, inputs)
+        except Exception as error:  # onnxruntime's errors share no base class but this one
+            raise VerificationError(f"onnxruntime cannot run windows of shape {values.shape}: {error}") from error
+        for name, a, b in zip(self.names, expected, found, strict=True):
+            if a.shape != b.shape:
+                raise VerificationError(
+                    f"{name}: shape {b.shape} for windows of {values.shape}, where the model gives {a.shape}"
+                )
+            if not np.isfinite(b).all():
+                raise VerificationError(f"{name}: NaN or infinite values for windows of shape {values.shape}")
+        return list(zip(expected, found, strict=True))
+
+
+def _kind(name: str, model: PreTrainedModel) -> Kind:
+    head = type(model).__name__
+    if not name.endswith("logits") or head.endswith("ForRegression"):
+        return "values"
+    return "events" if head.endswith("ForFrameClassification") else "classes"
+
+
+def _score(output: np.ndarray, labels: np.ndarray) -> float:
+    """Sum over windows: of right decisions, or of mean absolute errors."""
+    if labels.ndim == 1:
+        return float((output.argmax(-1) == labels).sum())
+    return float(np.abs(output.astype(np.float64) - labels).mean(axis=(1, 2)).sum())
+
+
+def _tiled(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Windows repeated and cut to a shape."""
+    repeats = [-(-wanted // length) for wanted, length in zip(shape, values.shape, strict=True)]
+    values = values[: shape[0]]
+    return np.tile(values, repeats)[: shape[0], : shape[1], : shape[2]]
+
+
+def _check(verification: Verification, tallies: Mapping[str, _Tally]) -> None:
+    """Raise `VerificationError` for what is beyond the tolerance."""
+    tolerance = verification.tolerance
+    if tolerance.maximum is not None:
+        for name, difference in verification.outputs.items():
+            limit = tolerance.maximum * tallies[name].scale
+            if not difference.maximum <= limit:
+                raise VerificationError(
+                    f"{name}: differs from PyTorch by up to {difference.maximum:.2g}, more than {limit:.2g}"
+                )
+        limit = tolerance.maximum * max(tally.scale for tally in tallies.values())
+        for check in verification.shapes:
+            if not check.maximum <= limit:
+                raise VerificationError(
+                    f"differs from PyTorch by up to {check.maximum:.2g}, more than {limit:.2g}, for inputs of shape "
+                    f"(batch, channels, time) = {check.shape}"
+                )
+    name, first = next(iter(verification.outputs.items()))
+    if first.agreement is not None and tolerance.agreement is not None and first.agreement < tolerance.agreement:
+        raise VerificationError(
+            f"{name}: {verification.dtype} and PyTorch decide alike in {first.agreement:.2%} of the cases, less than "
+            f"{tolerance.agreement:.2%}: keep more layers in float, calibrate on more windows, or fine-tune with "
+            "quantization in mind"
+        )
+    if first.agreement is None and tolerance.relative is not None and first.relative > tolerance.relative:
+        raise VerificationError(
+            f"{name}: {verification.dtype} differs from PyTorch by {first.relative:.2%} of the output's standard "
+            f"deviation, more than {tolerance.relative:.2%}: keep more layers in float, calibrate on more windows, or "
+            "fine-tune with quantization in mind"
+        )

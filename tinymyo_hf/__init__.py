@@ -44,7 +44,7 @@ _PUBLIC = {
     "EmgRegressionPipeline": "pipelines",
     "EmgToAudioPipeline": "pipelines",
     "EmgToTextPipeline": "pipelines",
-    "in_context": "pipelines",
+    "in_context": "tasks.utterances",
     "SignalError": "signal",
     "count_macs": "counting",
 }

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from tinymyo_hf.pipelines.blending import blend_windows
+from tinymyo_hf.tasks.blending import blend_windows
 from trainers.report import COLOURS, kept_run, markdown_table, save_figure
 
 TRACE_SECONDS = 20.0

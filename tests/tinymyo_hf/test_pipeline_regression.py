@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import pipeline
 
 from tinymyo_hf import TinyMyoFeatureExtractor, TinyMyoForRegression
-from tinymyo_hf.pipelines.blending import blend_windows, blended_window_starts
+from tinymyo_hf.tasks.blending import blend_windows, blended_window_starts
 from tinymyo_hf.signal import SignalError
 
 NAMES = ["flexion", "rotation", "grip"]

@@ -2,12 +2,12 @@
 "emg-to-audio"."""
 
 from tinymyo_hf.pipelines.audio import EmgToAudioPipeline
-from tinymyo_hf.pipelines.checkpoints import SavedModel, task_of
+from tinymyo_hf.pipelines.checkpoints import SavedModel
 from tinymyo_hf.pipelines.classification import EmgClassificationPipeline
 from tinymyo_hf.pipelines.events import EmgEventsPipeline
 from tinymyo_hf.pipelines.regression import EmgRegressionPipeline
 from tinymyo_hf.pipelines.text import EmgToTextPipeline
-from tinymyo_hf.pipelines.utterances import in_context
+from tinymyo_hf.tasks.utterances import in_context
 
 __all__ = [
     "EmgClassificationPipeline",
@@ -17,5 +17,4 @@ __all__ = [
     "EmgToTextPipeline",
     "SavedModel",
     "in_context",
-    "task_of",
 ]

@@ -1,20 +1,20 @@
 """`pipeline("emg-to-text", model=...)`: what was typed, or said, and when."""
 
+import shutil
 from collections.abc import Iterator
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from tinymyo_hf.pipelines.base import EmgPipeline, RecordingInput
-from tinymyo_hf.pipelines.speech_text import SpeechText
-from tinymyo_hf.pipelines.typing_text import TypingText
+from tinymyo_hf.pipelines.base import EmgPipeline
+from tinymyo_hf.pipelines.utterances import forward_utterances, time_first
+from tinymyo_hf.semg_transformer.streaming import session_logits
 from tinymyo_hf.signal import SignalError
-from tinymyo_hf.tokenization import check_charset
+from tinymyo_hf.tasks import RecordingInput
+from tinymyo_hf.tasks.text import FAMILIES, TextTask
+from tinymyo_hf.tasks.typing_text import TypingText
 
-FAMILIES = {"semg_transformer": TypingText, "tinymyo": SpeechText}
-"""By the type of the model's config: how recordings become logits, and logits text."""
 
-
-class EmgToTextPipeline(EmgPipeline):
+class EmgToTextPipeline(TextTask, EmgPipeline):
     """The text of recordings: typed ones of any length, from an sEMG transformer, or utterances of silent speech, from
     a TinyMyo. Every recording runs as a whole.
 
@@ -31,7 +31,7 @@ class EmgToTextPipeline(EmgPipeline):
 
     An utterance of speech may be given with its neighbours, {"raw": ..., "sampling_rate": ..., "before": ...,
     "after": ...}: the published preprocessing filters the three together, so that the filters have settled where it
-    begins. `tinymyo_hf.pipelines.in_context` makes such dictionaries of the utterances of a session.
+    begins. `tinymyo_hf.in_context` makes such dictionaries of the utterances of a session.
 
     For each recording of typing it returns
     - "text": what is on the screen after all keys, with "\\n" for enter;
@@ -50,87 +50,47 @@ class EmgToTextPipeline(EmgPipeline):
         >>> read(in_context(["0.npy", "1.npy"]), sampling_rate=1000, decoder="words")   # doctest: +SKIP
     """
 
-    head = "ForCTC"
-    windows_at_once = 1
     _load_tokenizer = True
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if self.tokenizer is None:
-            raise SignalError("tokenizer: missing; pass the EmgCharacterTokenizer the model was trained with")
-        check_charset(self.tokenizer, self.model.config)
-        self._check_batch_size(self._batch_size)
-        _ = self._family  # of speech: whether model and preprocessing belong together
+        self.check_batch_size(self._batch_size)
 
     def _check_head(self) -> None:
         super()._check_head()
-        if self.model.config.model_type not in FAMILIES:
+        if self.model_config.model_type not in FAMILIES:
             raise SignalError(
                 f"model: a {type(self.model).__name__}, but {self.task} needs one of the types {', '.join(FAMILIES)}"
             )
 
-    @property
-    def extractor_name(self) -> str:
-        """Of the feature extractor, for messages."""
-        return FAMILIES[self.model.config.model_type].extractor_name
-
-    @cached_property
-    def _family(self) -> TypingText | SpeechText:
-        return FAMILIES[self.model.config.model_type](self)
-
     def __call__(self, inputs: RecordingInput | list[RecordingInput], **kwargs: Any) -> dict | list[dict]:
         """The text of one recording, or of each of several; see `EmgPipeline` and the class."""
-        self._check_batch_size(kwargs.get("batch_size"))
+        self.check_batch_size(kwargs.get("batch_size"))
         return super().__call__(inputs, **kwargs)
 
-    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Save model, feature extractor and tokenizer; of speech also its lexicon and language model."""
         super().save_pretrained(save_directory, **kwargs)
         self.tokenizer.save_pretrained(save_directory)
-        self._family.save(save_directory)
-
-    def _sanitize_parameters(
-        self,
-        decoder: str | None = None,
-        lm_path: str | None = None,
-        lexicon_path: str | None = None,
-        beam_size: int | None = None,
-        lm_weight: float | None = None,
-        insertion_bonus: float | None = None,
-        word_score: float | None = None,
-        max_labels_per_step: int | None = None,
-        **settings: Any,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        given = {
-            "decoder": decoder,
-            "lm_path": lm_path,
-            "lexicon_path": lexicon_path,
-            "beam_size": beam_size,
-            "lm_weight": lm_weight,
-            "insertion_bonus": insertion_bonus,
-            "word_score": word_score,
-            "max_labels_per_step": max_labels_per_step,
-        }
-        self._refuse_windows(settings)
-        preprocess, forward, _ = super()._sanitize_parameters(**settings)
-        return preprocess, forward, {name: value for name, value in given.items() if value is not None}
+        for name in self.family.files:
+            source = self.find_file(name)
+            if source is not None and not (Path(save_directory) / name).exists():
+                shutil.copyfile(source, Path(save_directory) / name)
 
     def preprocess(self, inputs: RecordingInput, **settings: Any) -> Iterator[dict[str, Any]]:
-        yield {**self._family.read(inputs, **settings), "is_last": True}
+        if self._is_typing:  # not as a tensor: a long recording stays here, whatever the model's device
+            return self.chunks(inputs, **settings)
+        return map(time_first, super().preprocess(inputs, **settings))
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        return {**self._family.forward(model_inputs), **model_inputs}
+        if self._is_typing:
+            # The logits of one forward pass, computed piece by piece: memory is bounded by the recording and, without
+            # `attention_window`, by the keys and values of its frames.
+            logits = session_logits(self.model, model_inputs.pop("input_values"))
+        else:
+            logits = forward_utterances(self.model, model_inputs).logits
+        return {"logits": logits.float(), **model_inputs}
 
-    def postprocess(self, model_outputs: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
-        (output,) = model_outputs
-        return self._family.text(output, **options)
-
-    def _check_batch_size(self, batch_size: int | None) -> None:
-        if batch_size not in (None, 1) and not self._family.takes_batches:
-            raise SignalError(f"batch_size={batch_size}: recordings run one by one, whole; leave it out")
-
-    def _num_channels(self) -> int:
-        return self._family.num_channels
-
-    def _recording_rate(self) -> float:
-        return self._family.recording_rate
+    @property
+    def _is_typing(self) -> bool:
+        return isinstance(self.family, TypingText)

@@ -1,14 +1,15 @@
 """Configuration of the sEMG transformers, and the 20 published sizes as data."""
 
-import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .frames_semg_transformer import SEMGTransformerFrames
+
 
 @strict
-class SEMGTransformerConfig(PreTrainedConfig):
+class SEMGTransformerConfig(SEMGTransformerFrames, PreTrainedConfig):
     r"""
     Configuration of [`SEMGTransformerModel`] and [`SEMGTransformerForCTC`]. The defaults are TINY of "Scaling and
     Distilling Transformer Models for sEMG" (Tables 3, 5 and 7); what the paper leaves open is said with the field.
@@ -123,19 +124,6 @@ class SEMGTransformerConfig(PreTrainedConfig):
                 raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)}.")
 
     @property
-    def hop_length(self) -> int:
-        """Samples from one frame to the next: 20, that is 100 frames/s at 2 kHz."""
-        return math.prod(self.conv_stride)
-
-    @property
-    def receptive_field(self) -> int:
-        """Samples that a frame sees: frame i sees samples `hop_length * i` to `hop_length * i + 40`."""
-        samples = 1
-        for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride), strict=True):
-            samples = (samples - 1) * stride + kernel
-        return samples
-
-    @property
     def sliding_window(self) -> int | None:
         """`attention_window` under the library's name, which its attention masks look for."""
         return self.attention_window
@@ -144,10 +132,6 @@ class SEMGTransformerConfig(PreTrainedConfig):
     def inputs_to_logits_ratio(self) -> int:
         """`hop_length` under the library's name for it."""
         return self.hop_length
-
-    def num_frames(self, samples: int) -> int:
-        """Frames of a recording of `samples` samples: `(samples - 41) // 20 + 1`, 0 if it is shorter than a frame."""
-        return max((samples - self.receptive_field) // self.hop_length + 1, 0)
 
 
 _NAMED = {"tiny": (128, 10), "small": (256, 6), "large": (1024, 8)}

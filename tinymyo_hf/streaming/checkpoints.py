@@ -7,7 +7,7 @@ from transformers import Pipeline
 
 from tinymyo_hf.decoding_timed import timed_decoder
 from tinymyo_hf.event_detection import THRESHOLD
-from tinymyo_hf.predictions import checkpoint_task, load_pipeline
+from tinymyo_hf.pipelines.loading import checkpoint_task, load_pipeline
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC
 from tinymyo_hf.streaming.chunks import StreamError
 from tinymyo_hf.streaming.filters import HysteresisFilter, MajorityFilter, Smoother

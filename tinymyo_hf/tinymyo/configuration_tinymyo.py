@@ -5,9 +5,11 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .frames_tinymyo import TinyMyoFrames
+
 
 @strict
-class TinyMyoConfig(PreTrainedConfig):
+class TinyMyoConfig(TinyMyoFrames, PreTrainedConfig):
     r"""
     Configuration of [`TinyMyoModel`] and its heads. The defaults are the published encoder ("TinyMyo: a Tiny
     Foundation Model for Flexible EMG Signal Processing at the Edge", section 3.1 and Table 1).
@@ -164,37 +166,6 @@ class TinyMyoConfig(PreTrainedConfig):
         for field in ("power_loss_weight", "phoneme_loss_weight"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}.")
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples from one token of a channel, or one frame of all channels, to the next."""
-        return {
-            "patches": self.patch_size,
-            "convolution": self.stem_stride,
-            "residual": 2**self.num_stem_blocks,
-        }[self.stem]
-
-    def num_frames(self, samples: int) -> int:
-        """Frames that the stem makes of a recording of `samples` samples.
-
-        Frame f of the convolution sees samples `f * stem_stride` to `f * stem_stride + stem_kernel_size - 1`; what
-        belongs to the frames of a target sampled like the recording is therefore
-        `target[stem_kernel_size - 1 :: stem_stride]`. Frame f of the residual stem begins at sample `8 f`, and the last
-        one may be in part beyond the end.
-
-        Raises:
-            ValueError: the recording is shorter than one frame of the convolution, or empty.
-        """
-        if self.stem == "residual":
-            if samples < 1:
-                raise ValueError("no samples: give a longer recording.")
-            return -(-samples // self.frame_stride)
-        if samples < self.stem_kernel_size:
-            raise ValueError(
-                f"{samples} samples are fewer than one frame sees (stem_kernel_size={self.stem_kernel_size}): "
-                "give a longer recording, or pad it and pass attention_mask."
-            )
-        return (samples - self.stem_kernel_size) // self.stem_stride + 1
 
 
 # In the order of the neuromotor model's outputs.

@@ -1,16 +1,13 @@
-"""How `pipeline("emg-to-text")` reads utterances of silent speech, with a TinyMyo."""
+"""How "emg-to-text" reads utterances of silent speech, with a TinyMyo."""
 
-import shutil
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from transformers.utils import cached_file
 
 from tinymyo_hf.decoding import BeamSearchDecoder, DecodingError, greedy_decode
 from tinymyo_hf.decoding_alignment import align_ids
-from tinymyo_hf.pipelines.base import EmgPipeline
-from tinymyo_hf.pipelines.utterances import UtteranceReader
+from tinymyo_hf.tasks.base import EmgTask
+from tinymyo_hf.tasks.utterances import UtteranceReader
 
 LEXICON_FILE = "lexicon.txt"
 LANGUAGE_MODEL_FILE = "lm.arpa"
@@ -26,36 +23,25 @@ OPTIONS = {
 class SpeechText(UtteranceReader):
     """The words said aloud, or mouthed, in whole utterances."""
 
-    extractor_name: ClassVar[str] = "TinyMyoFeatureExtractor"
     takes_batches: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = (LEXICON_FILE, LANGUAGE_MODEL_FILE)
 
-    def __init__(self, pipeline: EmgPipeline):
-        super().__init__(pipeline)
-        self.tokenizer = pipeline.tokenizer
+    def __init__(self, task: EmgTask):
+        super().__init__(task)
+        self.vocabulary = task.vocabulary
         self._made: tuple[dict[str, Any], Any] | None = None  # the last decoder: a language model loads slowly
 
-    def forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        """{"logits": (utterances, frames, vocabulary)}"""
-        return {"logits": self.call(model_inputs).logits.float()}
-
     def text(self, output: dict[str, Any], **options: Any) -> dict[str, Any]:
-        """What `EmgToTextPipeline` returns.
+        """What `pipeline("emg-to-text")` returns for "logits" (1, frames or more, vocabulary).
 
         Raises:
             DecodingError, LanguageModelError: options that no decoder can work with.
         """
-        logits = output["logits"][0, : output["frames"]].cpu().numpy()
+        logits = output["logits"][0, : output["frames"]]
         if self._made is None or self._made[0] != options:
             self._made = (options, self._decoder(**options))
         text = self._made[1](logits)
         return {"text": text, "words": self._words(text, logits)}
-
-    def save(self, folder: str) -> None:
-        """Copy the lexicon and the language model that are beside the model."""
-        for name in (LEXICON_FILE, LANGUAGE_MODEL_FILE):
-            source = self._beside(name)
-            if source is not None and not (Path(folder) / name).exists():
-                shutil.copyfile(source, Path(folder) / name)
 
     def _decoder(self, decoder: str = "greedy", **options: Any) -> Any:
         """logits (frames, vocabulary) -> text"""
@@ -66,45 +52,32 @@ class SpeechText(UtteranceReader):
             fix = f"set decoder to {' or '.join(fits)}" if fits else "no decoder takes them together"
             raise DecodingError(f"{', '.join(others)}: the decoder {decoder!r} has no use for it; {fix}")
         if decoder == "greedy":
-            return lambda logits: self._spell(greedy_decode(logits[None], blank=self.tokenizer.pad_token_id)[0])
+            return lambda logits: self._spell(greedy_decode(logits[None], blank=self.vocabulary.pad_token_id)[0])
         if decoder == "beam":
-            search = BeamSearchDecoder(self.tokenizer, **options)
+            search = BeamSearchDecoder(self.vocabulary, **options)
             return lambda logits: self._spell(search.decode(logits).ids)
         return self._word_decoder(**options)
 
     def _spell(self, ids: list[int]) -> str:
         """Words apart by one space each, none at the ends."""
-        return " ".join(self.tokenizer.decode(ids).split())
+        return " ".join(self.vocabulary.decode(ids).split())
 
     def _word_decoder(self, lm_path: str | None = None, lexicon_path: str | None = None, **options: Any) -> Any:
         from tinymyo_hf.decoding_words import WordBeamDecoder
 
-        lexicon = lexicon_path or self._beside(LEXICON_FILE)
+        lexicon = lexicon_path or self.task.find_file(LEXICON_FILE)
         if lexicon is None:
             raise DecodingError(
                 f"decoder='words' needs the words it may write: there is no {LEXICON_FILE} in "
-                f"{self.model.config.name_or_path or 'the checkpoint'}; pass lexicon_path, a file with one word a line"
+                f"{self.task.source or 'the checkpoint'}; pass lexicon_path, a file with one word a line"
             )
-        lm_path = lm_path or self._beside(LANGUAGE_MODEL_FILE)
-        return WordBeamDecoder(self.tokenizer, lexicon, lm_path=lm_path, **options).decode
-
-    def _beside(self, name: str) -> str | None:
-        """A file of the checkpoint, where it has it."""
-        source = self.model.config.name_or_path
-        if not source:
-            return None
-        return cached_file(
-            source,
-            name,
-            _commit_hash=getattr(self.model.config, "_commit_hash", None),
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
+        lm_path = lm_path or self.task.find_file(LANGUAGE_MODEL_FILE)
+        return WordBeamDecoder(self.vocabulary, lexicon, lm_path=lm_path, **options).decode
 
     def _words(self, text: str, logits: np.ndarray) -> list[dict[str, Any]]:
         """Each word with its seconds, from the most probable alignment of the whole text."""
-        spans = align_ids(logits, self.tokenizer(text).input_ids, self.tokenizer.pad_token_id) if text else []
+        blank = self.vocabulary.pad_token_id
+        spans = align_ids(logits, self.vocabulary.encode(text), blank) if text else []
         words, first = [], 0
         for word in text.split():
             start = end = None

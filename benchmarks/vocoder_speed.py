@@ -11,7 +11,8 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from benchmarks.timing import alternate
 from tinymyo_hf.audio import AUDIO_RATE, HOP_LENGTH, NUM_MELS
-from tinymyo_hf.vocoder import GriffinLim, HifiGan
+from tinymyo_hf.hifigan import HifiGan
+from tinymyo_hf.vocoder import GriffinLim
 
 
 def hifigan_v1(device: str) -> HifiGan:

@@ -89,7 +89,7 @@ def convert(
     elif family == SEMG:
         model = _convert_semg(source, out, do_stable_layer_norm=pre_layer_norm, **heads)
     else:
-        from tinymyo_hf.vocoder import convert_hifigan
+        from tinymyo_hf.hifigan import convert_hifigan
 
         model = convert_hifigan(source, config, out)
     typer.echo(f"{type(model).__name__} with {model.num_parameters():,} parameters written to {out}")
@@ -97,8 +97,8 @@ def convert(
 
 def _family_of(source: Path) -> str:
     """What the weights in a file are of, by their names; `ConversionError` if it cannot be read."""
+    from tinymyo_hf.hifigan import is_hifigan_checkpoint
     from tinymyo_hf.semg_transformer.convert_semg_transformer_checkpoint import is_semg_checkpoint
-    from tinymyo_hf.vocoder import is_hifigan_checkpoint
 
     return HIFIGAN if is_hifigan_checkpoint(source) else SEMG if is_semg_checkpoint(source) else TINYMYO
 

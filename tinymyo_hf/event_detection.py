@@ -1,19 +1,17 @@
-"""From recordings to events: windowed inference with a frame classifier, and events detected in its probabilities.
+"""From recordings to events: the windows of a frame classifier, and events detected in its probabilities.
 
-The pipeline "emg-events" and the training of event models use the same functions. The defaults are those of the
-neuromotor variant (paper section 3.2.2): windows of 8 s every 2 s at 2 kHz, threshold 0.35, 50 ms of debounce.
+The pipeline "emg-events" and the training of event models use the same functions, which need numpy only;
+`tinymyo_hf.event_inference` runs a model on the windows. The defaults are those of the neuromotor variant (paper
+section 3.2.2): windows of 8 s every 2 s at 2 kHz, threshold 0.35, 50 ms of debounce.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from tinymyo_hf.signal import SignalError
 
@@ -113,45 +111,6 @@ def average_logits(pieces: Iterable[tuple[int, np.ndarray]], length: int, grid: 
     if total is None or not count.all():
         raise SignalError("the windows do not cover the recording: use those of window_starts")
     return total / count
-
-
-def event_logits(
-    model: nn.Module,
-    signal: np.ndarray | torch.Tensor,
-    sampling_rate: float,
-    window_length: int = WINDOW_LENGTH,
-    stride: int = WINDOW_STRIDE,
-    batch_size: int = 8,
-) -> np.ndarray:
-    """Windowed inference over a recording of any length; memory for signals and attention is that of one batch.
-
-    Args:
-        model: a `TinyMyoForFrameClassification` with the convolutional stem, in evaluation mode.
-        signal: (channels, time), normalised as in training.
-        sampling_rate: Hz.
-        window_length, stride: samples.
-        batch_size: windows at once.
-
-    Returns:
-        float32 (frames, labels); `FrameGrid.of(model.config, sampling_rate).times(frames)` says when.
-    """
-    grid = FrameGrid.of(model.config, sampling_rate)
-    length = signal.shape[-1]
-    starts = window_starts(length, grid, window_length, stride)
-    parameter = next(model.parameters())
-
-    def pieces() -> Iterator[tuple[int, np.ndarray]]:
-        for _, same in groupby(starts, key=lambda start: min(window_length, length - start)):
-            same = list(same)  # all but the last window are of one length
-            for i in range(0, len(same), batch_size):
-                batch = same[i : i + batch_size]
-                windows = [torch.as_tensor(signal[:, start : start + window_length]) for start in batch]
-                values = torch.stack(windows).to(parameter.device, parameter.dtype)
-                with torch.inference_mode():
-                    logits = model(input_values=values).logits
-                yield from zip(batch, logits.float().cpu().numpy(), strict=True)
-
-    return average_logits(pieces(), length, grid)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

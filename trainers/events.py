@@ -21,7 +21,8 @@ from transformers import EvalPrediction, Trainer
 
 from dataset_builders.continuous_view import IGNORED_LABEL, ContinuousDataset, Cutting
 from tinymyo_hf import TinyMyoFeatureExtractor
-from tinymyo_hf.event_detection import FrameGrid, TimedEvents, detect_events, event_logits, sigmoid
+from tinymyo_hf.event_detection import FrameGrid, TimedEvents, detect_events, sigmoid
+from tinymyo_hf.event_inference import event_logits
 from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassification
 from trainers.arguments import DataArguments, EventsArguments, ModelArguments
 from trainers.augmentation import AUGMENTATIONS_IN_TIME

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 from scipy import signal as scipy_signal
 from scipy.io import wavfile
+from transformers.audio_utils import mel_filter_bank
 
 from tinymyo_hf.audio import AUDIO_RATE, FRAME_RATE, griffin_lim, log_mel, log_mel_of_mfcc, mfcc, write_wav
 from tinymyo_hf.signal import SignalError
@@ -40,6 +41,13 @@ def test_spectrum_is_that_of_librosa(reference):
     spectrum = log_mel(reference["audio"])
     assert spectrum.shape == (len(reference["audio"]) // 256, 80) and spectrum.dtype == np.float32
     np.testing.assert_allclose(spectrum, reference["log_mel"], atol=1e-4)
+
+
+def test_bands_are_those_of_the_library():
+    audio = np.random.default_rng(0).normal(size=2560)
+    frame = audio[5 * 256 + 128 - 512 :][:1024] * scipy_signal.get_window("hann", 1024)
+    filters = mel_filter_bank(513, 80, 0, 8000, AUDIO_RATE, norm="slaney", mel_scale="slaney")
+    assert log_mel(audio)[5] == pytest.approx(np.log(np.abs(np.fft.rfft(frame)) @ filters), abs=1e-6)
 
 
 def test_spectrum_of_silence_and_of_a_tone():

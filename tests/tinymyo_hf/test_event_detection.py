@@ -10,10 +10,10 @@ from tinymyo_hf.event_detection import (
     FrameGrid,
     average_logits,
     detect_events,
-    event_logits,
     sigmoid,
     window_starts,
 )
+from tinymyo_hf.event_inference import event_logits
 from tinymyo_hf.signal import SignalError
 
 NAMES = ("index_press", "index_release", "middle_press", "middle_release", "thumb_click")

@@ -6,7 +6,8 @@ import torch
 from transformers import pipeline
 
 from tinymyo_hf import TinyMyoConfig, TinyMyoFeatureExtractor, TinyMyoForFrameClassification
-from tinymyo_hf.event_detection import FrameGrid, detect_events, event_logits, sigmoid
+from tinymyo_hf.event_detection import FrameGrid, detect_events, sigmoid
+from tinymyo_hf.event_inference import event_logits
 from tinymyo_hf.signal import SignalError
 
 GESTURES = ["index_press", "index_release", "thumb_click"]

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from tinymyo_hf.audio import griffin_lim
 from tinymyo_hf.cli import app
+from tinymyo_hf.hifigan import convert_hifigan
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tinymyo.released_weights import ConversionError
-from tinymyo_hf.vocoder import VocoderError, convert_hifigan, load_vocoder
+from tinymyo_hf.vocoder import VocoderError, load_vocoder
 
 V1 = {
     "resblock": "1",

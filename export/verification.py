@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BATCH_SIZES = (1, 3, 32)
+_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # whose operators plain onnxruntime has
 
 # What an output is, which decides what agreement means: the largest logit, the sign of each logit, or nothing.
 Kind = Literal["classes", "events", "values"]
@@ -200,9 +201,12 @@ def _valid(graph: onnx.ModelProto | str | os.PathLike) -> onnx.ModelProto | str 
     import onnx
 
     try:
-        onnx.checker.check_model(os.fspath(graph) if isinstance(graph, str | os.PathLike) else graph, full_check=True)
+        proto = onnx.load(graph) if isinstance(graph, str | os.PathLike) else graph
+        onnx.checker.check_model(proto, full_check=True)
     except Exception as error:  # of several unrelated classes
         raise VerificationError(f"not a valid ONNX graph: {error}") from error
+    if custom := sorted({entry.domain for entry in proto.opset_import} - _DOMAINS):
+        raise VerificationError(f"the graph has operators of {custom[0]!r}, which onnxruntime does not bring")
     return graph
 
 

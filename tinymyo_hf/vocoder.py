@@ -62,10 +62,16 @@ def load_vocoder(source: str | Path | None = None, device: str | torch.device = 
         device: of the network.
 
     Raises:
-        VocoderError: no such folder or repository, another kind of model, weights missing, or another spectrum.
+        VocoderError: no such folder or repository, another kind of model, weights missing, or another spectrum; or
+            torch is not installed.
     """
     if source is None:
         return GriffinLim()
-    from .hifigan import load_hifigan
-
+    try:
+        from .hifigan import load_hifigan
+    except ImportError as error:
+        raise VocoderError(
+            f"{source}: a HiFi-GAN runs in torch and transformers, which are not installed ({error}); install them, or "
+            "name no vocoder for Griffin-Lim"
+        ) from error
     return load_hifigan(source, device)

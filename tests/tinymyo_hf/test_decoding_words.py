@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinymyo_hf.characters import CharacterVocabulary
 from tinymyo_hf.decoding import DecodingError
 from tinymyo_hf.decoding_lm import LanguageModelError
 from tinymyo_hf.decoding_words import LexiconError, WordBeamDecoder, lexicon_of
@@ -97,8 +98,9 @@ def test_the_best_of_all_is_found_without_language_model(seed, frames, word_scor
     assert found.text == text or score - second < 1e-4
 
 
-def test_words_as_they_are_spelled():
-    decoder = WordBeamDecoder(SPEECH, ["hello", "the", "cat", "hell", "o", "cattle"])
+@pytest.mark.parametrize("names", [SPEECH, CharacterVocabulary.of(SPEECH_CHARACTERS)])
+def test_words_as_they_are_spelled(names):
+    decoder = WordBeamDecoder(names, ["hello", "the", "cat", "hell", "o", "cattle"])
     for said in ("hello the cat", "hell o", "the the", "o o"):
         assert decoder.decode(spelled(said)) == said
     assert decoder.decode(spelled("  the   cat ")) == "the cat"

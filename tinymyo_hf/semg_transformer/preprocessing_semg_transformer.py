@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.signal import resample_poly
 
 logger = logging.getLogger(__name__)
 
@@ -225,6 +224,8 @@ def _resampled(x: np.ndarray, from_rate: float, to_rate: float, name: str) -> np
     length = round(x.shape[1] * to_rate / from_rate)
     if length == 0 or ratio == 0:
         raise SEMGInputError(f"{name}: its {x.shape[1]} samples at {from_rate:g} Hz leave none at {to_rate:g} Hz")
+    from scipy.signal import resample_poly  # slow to import, and rarely needed
+
     offset = x[:, :1].astype(np.float64)  # removed and put back: constants pass exactly, without edge effects
     y = resample_poly(x - offset, ratio.numerator, ratio.denominator, axis=1, padtype="edge") + offset
     return np.pad(y, ((0, 0), (0, max(0, length - y.shape[1]))), mode="edge")[:, :length]

@@ -5,6 +5,9 @@ that it works where the package is not installed. `tinymyo_hf.signal` is the pub
 
 Two modes run through the file. "zero_phase" is for recordings on disk: filters run forwards and backwards and
 statistics cover the whole recording. "causal" is for live use: output sample t depends on input samples 0..t only.
+
+scipy.signal takes longer to import, and more memory, than all else that a small device needs to run an exported model:
+it is imported where something is filtered or resampled.
 """
 
 import math
@@ -13,7 +16,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import signal as scipy_signal
 
 MODES = ("zero_phase", "causal")
 NORMALIZATIONS = ("zscore", "minmax", "none")
@@ -108,6 +110,8 @@ def filter_signal(
     sections = design_filter(float(sampling_rate), band, int(order), notches, float(notch_quality))
     if len(sections) == 0:
         return x.copy()
+    from scipy import signal as scipy_signal
+
     # The steady state for a constant input is exact here, not up to rounding: a dead channel stays exactly constant, so
     # that a later z-score does not blow rounding noise up to unit variance.
     offset = x[:, :1].astype(np.float64)
@@ -147,9 +151,14 @@ def design_filter(
                 f"notch_frequencies={notch_frequencies}: {frequency:g} Hz must lie between 0 and {nyquist:g} Hz, half "
                 f"the sampling rate of {sampling_rate:g} Hz; remove it"
             )
-        numerator, denominator = scipy_signal.iirnotch(frequency, notch_quality, fs=sampling_rate)
-        parts.append(np.concatenate([numerator, denominator])[None, :])
+        parts.append(_notch_section(sampling_rate, frequency, notch_quality))
     return np.concatenate(parts)
+
+
+def _notch_section(sampling_rate: float, frequency: float, quality: float) -> np.ndarray:
+    from scipy import signal as scipy_signal
+
+    return np.concatenate(scipy_signal.iirnotch(frequency, quality, fs=sampling_rate))[None, :]
 
 
 def _band_sections(sampling_rate: float, band_pass: Band, order: int) -> np.ndarray:
@@ -168,6 +177,8 @@ def _band_sections(sampling_rate: float, band_pass: Band, order: int) -> np.ndar
         )
     if not 1 <= order <= 12:
         raise SignalError(f"band_pass_order={order}: must lie between 1 and 12; 4 is usual")
+    from scipy import signal as scipy_signal
+
     kind = "highpass" if band_pass[1] is None else "lowpass" if band_pass[0] is None else "bandpass"
     return scipy_signal.butter(order, edges if len(edges) == 2 else edges[0], kind, fs=sampling_rate, output="sos")
 
@@ -225,6 +236,8 @@ def resample(x: np.ndarray, from_rate: float, to_rate: float, method: str = "pol
         positions = np.arange(length) * (from_rate / to_rate)
         rows = [np.interp(positions, np.arange(x.shape[-1]), row) for row in x.reshape(-1, x.shape[-1])]
         return np.reshape(rows, (*x.shape[:-1], length)).astype(x.dtype, copy=False)
+    from scipy import signal as scipy_signal
+
     offset = x[..., :1].astype(np.float64)  # removed and put back: constants pass exactly, without edge effects
     y = scipy_signal.resample_poly(x - offset, ratio.numerator, ratio.denominator, axis=-1, padtype="edge") + offset
     if y.shape[-1] < length:

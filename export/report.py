@@ -32,6 +32,7 @@ def write_report(
     task: str,
     dtype: str,
     verification: Verification,
+    held_out: Verification | None = None,
     measurement: Measurement | None = None,
     settings: Mapping[str, Any] | None = None,
     quantization: Mapping[str, Any] | None = None,
@@ -43,7 +44,9 @@ def write_report(
         checkpoint: what was exported, as the user named it.
         task: "emg-classification", ... as in the graph's metadata.
         dtype: "fp32", "fp16" or "int8".
-        verification, measurement: the latter None where nothing was to be measured.
+        verification: on the windows of calibration, or noise.
+        held_out: on windows that nothing was calibrated on; None where there are none.
+        measurement: None where nothing was to be measured.
         settings: of the export (opset, dynamic axes, ...), plain values.
         quantization: of int8: method, layers kept in float, ..., plain values.
     """
@@ -54,6 +57,7 @@ def write_report(
         "settings": dict(settings or {}),
         "quantization": dict(quantization) if quantization else None,
         "verification": verification.to_dict(),
+        "held_out": None if held_out is None else held_out.to_dict(),
         "measurement": None if measurement is None else measurement.to_dict(),
     }
     with replacing(Path(folder, "report.json"), "w") as file:
@@ -76,6 +80,13 @@ def render_report(report: Mapping[str, Any]) -> str:
         *_scores(verification),
         _shapes(verification),
     ]
+    if held_out := report["held_out"]:
+        sections += [
+            "## On windows that nothing was calibrated on",
+            f"{held_out['windows']:,} windows ({held_out['source']}).",
+            _outputs(held_out),
+            *_scores(held_out),
+        ]
     if measurement is not None:
         sections += ["## Cost", _cost(measurement), _conditions(measurement)]
     if report["quantization"]:

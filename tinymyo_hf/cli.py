@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperCommand
 
+from tinymyo_hf import cli_export
 from tinymyo_hf.cli_experiments import personalize, reproduce, search
 from tinymyo_hf.cli_models import convert, info
 from tinymyo_hf.cli_simulate import simulate
@@ -29,10 +30,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"token_normalize_func": lambda option: option.replace("_", "-")},  # --data_dir is --data-dir
 )
+export_app = typer.Typer(
+    help="Write a model in a form that needs no PyTorch.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(export_app, name="export")
 # `--field value` pairs that are not options of the command itself: fields of a recipe or of a builder.
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
-EXTRAS = {"optuna": "search", "peft": "lora", "pylsl": "lsl", "soundfile": "speech"}  # of the others: train
-OUR_PACKAGES = ("tinymyo_hf", "dataset_builders", "trainers")
+# What installs a package that a command misses; of the others "train".
+EXTRAS = {
+    "executorch": "executorch",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "optuna": "search",
+    "peft": "lora",
+    "pylsl": "lsl",
+    "soundfile": "speech",
+}
+OUR_PACKAGES = ("tinymyo_hf", "dataset_builders", "trainers", "export")
 TABLE_ROWS = 20
 
 DataDir = Annotated[str | None, typer.Option(help="Folder, archive or folder of archives with the raw files.")]
@@ -74,8 +89,15 @@ class _CorpusCommand(TyperCommand):
         super().format_help(context, formatter)
 
 
-def _command(**options: Any) -> Callable:
-    """Register a command whose user errors become one line and exit code 2."""
+def _command(of: typer.Typer = app, loads_library: bool = True, **options: Any) -> Callable:
+    """Register a command whose user errors become one line and exit code 2.
+
+    Args:
+        of: the command that it is one of.
+        loads_library: importing the package leaves registering with transformers to us, to keep --help fast; False
+            leaves it to the command.
+        options: of typer's.
+    """
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
@@ -83,7 +105,8 @@ def _command(**options: Any) -> Callable:
             import tinymyo_hf
 
             try:
-                tinymyo_hf.register()  # importing the package leaves that to us, to keep --help fast
+                if loads_library:
+                    tinymyo_hf.register()
                 function(context, *args, **kwargs)
             except Exception as error:
                 message = _explain(error)
@@ -92,7 +115,7 @@ def _command(**options: Any) -> Callable:
                 typer.echo(f"tinymyo: {message}", err=True)
                 raise typer.Exit(2) from None
 
-        return app.command(**options)(run)
+        return of.command(**options)(run)
 
     return decorate
 
@@ -287,10 +310,10 @@ def evaluate(
     typer.echo(f"results.json, report.md and plots are in {output}")
 
 
-@_command()
+@_command(loads_library=False)
 def predict(
     context: typer.Context,
-    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model.")],
+    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub id of a trained model, or an ONNX export.")],
     file: Annotated[
         Path, typer.Argument(help="A recording: csv, tsv, txt, parquet, npy, npz, mat, hdf5, dat, bin or raw.")
     ],
@@ -359,6 +382,7 @@ def predict(
 
 for without_fields in (info, convert, simulate, build_lm):
     _command()(without_fields)
+_command(export_app)(cli_export.onnx)
 
 
 def _builder_fields(arguments: list[str]) -> dict[str, Any]:

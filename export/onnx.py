@@ -1,0 +1,251 @@
+"""From a checkpoint to a folder with its ONNX graph: traced, converted, verified, reported.
+
+report = export_onnx("runs/uci_emg_200", "uci-int8", dtype="int8", calibration="prepared/uci_emg_200")
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from export.calibration import CalibrationWindows, noise_windows, read_windows
+from export.card import export_card
+from export.checkpoint import Checkpoint, load_checkpoint
+from export.errors import ExportError
+from export.extras import need
+from export.folder import check_out, in_the_making
+from export.graph import OPSET, Dimension, trace
+from export.metadata import describe
+from export.verification import TOLERANCES, Tolerance, verify
+
+if TYPE_CHECKING:
+    import onnx
+
+Dtype = Literal["fp32", "fp16", "int8"]
+Method = Literal["static", "dynamic", "pt2e"]
+FILE = "model.onnx"
+SWEEP_WINDOWS = 128
+"""Of calibration, that the sweep over layers runs on: as many graphs as layers are measured on each."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How a graph becomes int8.
+
+    Attributes:
+        method: "static" (ranges of activations from calibration), "dynamic" (from every input anew), or "pt2e" (by
+            torchao before tracing; static).
+        calibrate_method: of "static": "minmax", "percentile" or "entropy".
+        keep_float: names of layers that stay in float, or "auto": none, and where too few windows are decided as by
+            PyTorch as many of the most sensitive ones as it takes.
+        sweep: measure how sensitive each layer is, whether or not it takes that.
+    """
+
+    method: Method = "static"
+    calibrate_method: Literal["minmax", "percentile", "entropy"] = "minmax"
+    keep_float: Sequence[str] | Literal["auto"] = "auto"
+    sweep: bool = False
+
+
+@dataclass
+class _Converted:
+    """A graph and how it came about."""
+
+    proto: onnx.ModelProto
+    quantization: dict[str, Any] | None = None
+    sweep: Any = None
+    others: dict[str, onnx.ModelProto] = field(default_factory=dict)  # to time beside
+
+
+def export_onnx(
+    checkpoint: str,
+    out: str | Path,
+    dtype: Dtype = "fp32",
+    *,
+    opset: int = OPSET,
+    dynamic: Sequence[Dimension] = ("batch", "time"),
+    calibration: str | Path | None = None,
+    calibration_split: str = "train",
+    evaluation: str | Path | None = None,
+    limit: int = 512,
+    int8: Int8 | None = None,
+    agreement: float | None = None,
+    measured: bool = True,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a model as ONNX to a folder, which appears only if its outputs are those of PyTorch.
+
+    Args:
+        checkpoint: folder or Hub id of any model of the family.
+        out: the folder: `model.onnx` (its metadata hold all that is needed to run it), the checkpoint's other files, a
+            card, `report.json` and `report.md`, and after a sweep `sensitivity.png`.
+        dtype: of the graph; inputs and outputs are float32 in any case.
+        opset, dynamic: as for `export.graph.trace`. Where "time" is not dynamic, windows are as long as those of the
+            feature extractor.
+        calibration: windows to calibrate and verify on, as for `export.calibration.read_windows`; noise where there
+            are none, which says nothing of ranges and accuracy: int8 with fixed ranges needs real ones.
+        calibration_split: of a prepared folder.
+        evaluation: further windows that the graph is compared with PyTorch on, all of them (of a folder the split
+            "test"), whatever comes out; by default those of `calibration`, where it is a folder with such a split.
+        limit: at most so many windows of calibration.
+        int8: how int8 is made, for that dtype.
+        agreement: least share of windows that fp16 or int8 decide as PyTorch does, 0.99 by default.
+        measured: whether latency and memory are measured for the report.
+        overwrite: replace another export in `out`.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        ExportError: options that contradict each other, windows that do not suit the model (`CalibrationError`),
+            outputs that differ (`VerificationError`), or `out` is taken.
+        PredictionError: the checkpoint cannot be loaded.
+        ImportError: packages of the extra `export` are missing.
+    """
+    from export.measuring import measure
+    from export.report import write_report
+
+    need("onnx", "onnxruntime", "onnxscript")
+    folder = check_out(out, overwrite)
+    _check(dtype, int8, calibration)
+    source = load_checkpoint(str(checkpoint))
+    windows = _windows(source, calibration, calibration_split, limit)
+    held_out = _held_out(source, calibration, evaluation)
+    tolerance = _tolerance(dtype, agreement)
+    length = None if "time" in dynamic else windows.values.shape[2]
+    converted = _convert(source, trace(source.model, dynamic, opset, length), dtype, int8 or Int8(), windows, tolerance)
+    with in_the_making(folder) as unfinished:
+        source.save(unfinished)
+        _write(converted.proto, unfinished, source, dtype)
+        path = unfinished / FILE
+        verification = verify(source.model, path, windows, dtype, tolerance)
+        second = None if held_out is None else verify(source.model, path, held_out, dtype, Tolerance())
+        measurement = measure(source.model, path, windows.values.shape[1:], converted.others) if measured else None
+        if converted.sweep is not None:
+            converted.sweep.plot(unfinished / "sensitivity.png")
+        return write_report(
+            unfinished,
+            checkpoint=_name(checkpoint),
+            task=source.task,
+            dtype=dtype,
+            verification=verification,
+            held_out=second,
+            measurement=measurement,
+            settings={"opset": opset, "dynamic": list(dynamic)},
+            quantization=converted.quantization,
+        )
+
+
+def _name(checkpoint: str | Path) -> str:
+    """A folder's own name: where it lies is nobody's business but the user's."""
+    path = Path(checkpoint).expanduser()
+    return path.resolve().name if path.exists() else str(checkpoint)
+
+
+def _check(dtype: str, int8: Int8 | None, calibration: str | Path | None) -> None:
+    if dtype not in get_args(Dtype):
+        raise ExportError(f"dtype={dtype!r}: unknown; use one of {', '.join(get_args(Dtype))}")
+    if dtype != "int8":
+        if int8 is not None:
+            raise ExportError(f"int8: for dtype='int8', not {dtype!r}; leave it out")
+        return
+    method = (int8 or Int8()).method
+    if method not in get_args(Method):
+        raise ExportError(f"int8.method={method!r}: unknown; use one of {', '.join(get_args(Method))}")
+    if method == "pt2e" and int8 is not None and (int8.keep_float not in ("auto", [], ()) or int8.sweep):
+        raise ExportError("int8.method='pt2e' quantizes every layer; leave keep_float and sweep out")
+    if method != "dynamic" and calibration is None:
+        raise ExportError(
+            "calibration: int8 needs real windows, to know the ranges of its values; give a folder made by `tinymyo "
+            "prepare` or an .npy or .npz file of windows, or use int8.method='dynamic'"
+        )
+
+
+def _windows(source: Checkpoint, calibration: str | Path | None, split: str, limit: int) -> CalibrationWindows:
+    if calibration is None:
+        return noise_windows(source.extractor, source.model.config)
+    return read_windows(calibration, source.extractor, source.model.config, split, limit)
+
+
+def _held_out(
+    source: Checkpoint, calibration: str | Path | None, evaluation: str | Path | None
+) -> CalibrationWindows | None:
+    config = source.model.config
+    if evaluation is not None:
+        return read_windows(evaluation, source.extractor, config, "test")
+    if calibration is None or not Path(calibration).expanduser().is_dir():
+        return None
+    from dataset_builders.prepared import load_prepared
+
+    splits, _ = load_prepared(str(Path(calibration).expanduser()))
+    return read_windows(calibration, source.extractor, config, "test") if len(splits.get("test", ())) else None
+
+
+def _tolerance(dtype: str, agreement: float | None) -> Tolerance:
+    usual = TOLERANCES[dtype]
+    if agreement is None:
+        return usual
+    if dtype == "fp32":
+        raise ExportError("agreement: fp32 agrees to rounding; leave it out")
+    return Tolerance(**asdict(usual) | {"agreement": agreement})
+
+
+def _convert(
+    source: Checkpoint,
+    graph: onnx.ModelProto,
+    dtype: str,
+    int8: Int8,
+    windows: CalibrationWindows,
+    tolerance: Tolerance,
+) -> _Converted:
+    if dtype == "fp32":
+        return _Converted(graph)
+    if dtype == "fp16":
+        from export.onnx_float16 import to_float16
+
+        return _Converted(to_float16(graph), others={"onnx fp32": graph})
+    if int8.method == "pt2e":
+        from export.pt2e import quantize_pt2e
+
+        converted = _Converted(quantize_pt2e(source.model, windows.values), {"method": "pt2e"})
+    else:
+        converted = _quantized(graph, int8, windows, tolerance)
+    converted.others = {"onnx fp32": graph}
+    return converted
+
+
+def _quantized(graph: onnx.ModelProto, int8: Int8, windows: CalibrationWindows, tolerance: Tolerance) -> _Converted:
+    from export.onnx_quantization import measure_ranges, quantize_dynamic_int8, quantize_with_ranges
+
+    if int8.method == "dynamic":
+        how: dict[str, Any] = {"method": "dynamic"}
+        quantize = functools.partial(quantize_dynamic_int8, graph)
+    else:
+        how = {"method": "static", "calibrate_method": int8.calibrate_method}
+        ranges = measure_ranges(graph, windows.values, int8.calibrate_method)
+        quantize = functools.partial(quantize_with_ranges, graph, ranges)
+    kept = [] if int8.keep_float == "auto" else list(int8.keep_float)
+    return _Converted(quantize(kept), how | {"float_layers": kept})
+
+
+def _write(proto: onnx.ModelProto, folder: Path, source: Checkpoint, dtype: str) -> None:
+    """The graph as a single file, with its metadata, and the card."""
+    import onnx
+
+    card = export_card(
+        source.name,
+        task=source.task,
+        dtype=dtype,
+        config=source.model.config,
+        preprocessing=source.extractor,
+        source_card=source.card or None,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    describe(proto, folder, source.task, dtype, card)
+    try:
+        onnx.save_model(proto, str(folder / FILE))
+    except ValueError as error:  # of protobuf, above 2 GiB
+        raise ExportError(f"{FILE}: more than 2 GiB, which a single file cannot hold ({error})") from error

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LEAST_WINDOWS = 32
 """Fewer say too little about the ranges of a network's values, or about how often two networks agree."""
+_NOISE_FRAMES = 100
 
 # What decides the values of a window; the other fields say how recordings are cut and checked.
 _SIGNAL_FIELDS = (
@@ -113,16 +114,23 @@ def read_windows(
     return CalibrationWindows(values, labels, f"{path.name}, split {split}" if path.is_dir() else path.name)
 
 
+def splits_of(folder: str | os.PathLike) -> set[str]:
+    """Names of the splits of a folder made by `tinymyo prepare`."""
+    return {path.name.partition("-")[0] for path in Path(folder).expanduser().glob("data/*-*.parquet")}
+
+
 def noise_windows(preprocessing: Any, config: PreTrainedConfig, count: int = LEAST_WINDOWS) -> CalibrationWindows:
     """Normally distributed noise in the shape of the model's windows, always the same.
 
     It verifies that a graph computes what the model does; it tells nothing of the ranges of real signals.
     """
     if config.model_type == "semg_transformer":
-        shape = (config.num_channels, config.receptive_field + 99 * config.hop_length)
+        samples = config.receptive_field + _NOISE_FRAMES * config.hop_length
+    elif config.stem == "patches":
+        samples = preprocessing.window_length
     else:
-        shape = (config.num_channels, preprocessing.window_length)
-    values = np.random.default_rng(0).standard_normal((count, *shape), dtype=np.float32)
+        samples = config.stem_kernel_size + _NOISE_FRAMES * config.frame_stride
+    values = np.random.default_rng(0).standard_normal((count, config.num_channels, samples), dtype=np.float32)
     return CalibrationWindows(values, None, "noise")
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 3, 32)
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # whose operators plain onnxruntime has
+_SAMPLES_AT_ONCE = 200_000  # of a channel: long windows go through in smaller batches
+_MOST_FRAMES = 50  # in checks of other lengths: what goes wrong there does so in short windows too
 
 # What an output is, which decides what agreement means: the largest logit, the sign of each logit, or nothing.
 Kind = Literal["classes", "events", "values"]
@@ -119,8 +121,8 @@ def verify(
 ) -> Verification:
     """Compare a graph with the model it was made from, on the CPU.
 
-    All windows are compared; then, for each batch size and where "time" or "channels" is dynamic also for other lengths
-    and numbers of channels, inputs made of the first windows.
+    All windows are compared; then, for each batch size, inputs made of the first windows, and where "time" or
+    "channels" is dynamic also inputs of other lengths and numbers of channels.
 
     Args:
         model: on the CPU, in float32.
@@ -136,7 +138,7 @@ def verify(
     tolerance = tolerance or TOLERANCES[dtype]
     comparison = _Comparison(model, _valid(graph))
     axes = comparison.dynamic
-    batch = max(batch_sizes) if "batch" in axes else 1
+    batch = min(max(batch_sizes), max(_SAMPLES_AT_ONCE // windows.values.shape[2], 1)) if "batch" in axes else 1
     tallies, scores = comparison.over(windows, batch)
     verification = Verification(
         dtype=dtype,
@@ -303,9 +305,13 @@ class _Comparison:
             return [samples]
         config = self.model.config
         if config.model_type == "tinymyo" and config.stem == "patches":
-            patches = samples // config.patch_size
-            return [max(patches // 2, 1) * config.patch_size, samples, (patches + patches // 2 + 1) * config.patch_size]
-        shortest = config.receptive_field if config.model_type == "semg_transformer" else config.stem_kernel_size
+            patches = min(samples // config.patch_size, _MOST_FRAMES)
+            return [count * config.patch_size for count in (max(patches // 2, 1), patches, patches + patches // 2 + 1)]
+        semg = config.model_type == "semg_transformer"
+        shortest, hop = (
+            (config.receptive_field, config.hop_length) if semg else (config.stem_kernel_size, config.frame_stride)
+        )
+        samples = min(samples, shortest + _MOST_FRAMES * hop)
         return sorted({max(samples // 2 + 3, shortest), samples, samples + samples // 2})
 
     def _outputs(self, values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

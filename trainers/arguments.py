@@ -28,6 +28,8 @@ ADAPTED_LAYERS = {
 }
 """The linear layers of the blocks of each family."""
 
+QUANTIZATION_AWARE_TASKS = ("classification", "regression", "events")
+
 # What is better when it is lower, beside losses: the library takes any other score for one that is better when higher.
 ERRORS = (
     "mae", "rmse", "misses_per_hour", "false_activations_per_hour", "cer", "ier", "der", "ser", "wer", "mel_distance",
@@ -150,6 +152,10 @@ class TrainArguments(TrainingArguments):
         default_factory=list, metadata={"help": "Epochs after which the learning rate is multiplied by lr_drop_factor."}
     )
     lr_drop_factor: float = field(default=0.5, metadata={"help": "See lr_drop_epochs."})
+    quantization_aware: bool = field(
+        default=False,
+        metadata={"help": "Train a network that computes in int8, simulated, to be exported so without loss."},
+    )
     baselines: bool = field(default=True, metadata={"help": "Also report the classical models on the same split."})
     overwrite: bool = field(default=False, metadata={"help": "Replace another run in output_dir."})
 
@@ -184,6 +190,12 @@ class TrainArguments(TrainingArguments):
             raise RecipeError(
                 f"lr_drop_epochs={self.lr_drop_epochs}, lr_drop_factor={self.lr_drop_factor}: epochs must be positive, "
                 "and the factor in (0, 1]"
+            )
+        task = getattr(self, "STUDENT_TASK", self.TASK)
+        if self.quantization_aware and task not in QUANTIZATION_AWARE_TASKS:
+            raise RecipeError(
+                f"quantization_aware: a {task} cannot be trained so, only {', '.join(QUANTIZATION_AWARE_TASKS)} can; "
+                "remove it"
             )
         if self.greater_is_better is None and self.selection_metric in ERRORS:
             self.greater_is_better = False

@@ -9,7 +9,6 @@ the same: same labels, same preprocessing and, frame by frame, the same frames.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from tinymyo_hf import TinyMyoFeatureExtractor
 from trainers.arguments import DataArguments, ModelArguments
-from trainers.callbacks import use_readable_progress
 from trainers.classification import ClassificationTask
 from trainers.ctc import CTCTask
 from trainers.ctc_models import plain_model, semg_config
@@ -180,17 +178,7 @@ class Distillation(Task):
 
     def references(self, arguments: DistillationFields) -> dict[str, Scores]:
         """The teacher, scored as the student will be."""
-        arguments = copy.copy(arguments)
-        arguments.label_names = ["labels"]
-        trainer = Trainer(
-            model=self.teacher,
-            args=arguments,
-            eval_dataset=self.splits["validation"],
-            data_collator=self.collate,
-            compute_loss_func=self.loss(arguments),
-        )
-        use_readable_progress(trainer)
-        scores = self.score(trainer, self.test_split)
+        scores = self.score_model(self.teacher, arguments)
         if arguments.process_index == 0:
             shown = ", ".join(f"{c.title} {format_score(c, scores[c.key])}" for c in self.columns[:2])
             print(f"teacher: {self.test_split} {shown}", flush=True)

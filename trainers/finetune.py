@@ -30,9 +30,11 @@ from trainers.classification import ClassificationTask
 from trainers.ctc import CTCTask
 from trainers.errors import RecipeError
 from trainers.events import EventsTask
+from trainers.fake_quantization import remove_fake_quantization
 from trainers.model_card import write_model_card
 from trainers.models import merged, parameter_counts
 from trainers.optim import LayerwiseTrainer
+from trainers.quantization_aware import RANGES_FILE, FreezeRanges, quantization_aware
 from trainers.recognition import RecognitionTask
 from trainers.regression import RegressionTask
 from trainers.report import format_score, score_table, scores_by_model, summarize_seeds, write_json
@@ -88,7 +90,7 @@ def run(
     output = Path(arguments.output_dir)
     augmentation = make_augmentation(arguments.augmentations)  # before anything slow, for its errors
     main = arguments.process_index == 0
-    task_class = task_class or TASKS[arguments.TASK]
+    task_class = task_of(model_arguments, arguments, task_class)
     task_class.complete(model_arguments, arguments)
     settings = describe_settings(model_arguments, data_arguments, arguments)
     with arguments.main_process_first(desc="preparing windows"):
@@ -132,6 +134,18 @@ def run(
     task.write_plots(results, output)
     write_model_card(results, type(task), output)
     return results
+
+
+def task_of(
+    model_arguments: ModelArguments, arguments: TrainArguments, task_class: type[Task] | None = None
+) -> type[Task]:
+    """What the arguments train: `task_class`, or else that of `TASKS`; quantization-aware if they say so.
+
+    Raises:
+        RecipeError: the model cannot be trained quantization-aware.
+    """
+    task_class = task_class or TASKS[arguments.TASK]
+    return quantization_aware(task_class, model_arguments) if arguments.quantization_aware else task_class
 
 
 def run_seed(
@@ -185,6 +199,8 @@ def make_trainer(model: nn.Module, task: Task, arguments: TrainArguments, augmen
     callbacks = []
     if arguments.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(arguments.early_stopping_patience))
+    if arguments.quantization_aware:
+        callbacks.append(FreezeRanges())
     trainer = task.trainer_class(
         model=model,
         args=arguments,
@@ -233,6 +249,9 @@ def _train_or_resume(trainer: LayerwiseTrainer, folder: Path, seed: int) -> floa
 
 
 def _save(model: nn.Module, task: Task, folder: Path) -> None:
+    ranges = remove_fake_quantization(model)
+    if ranges:
+        write_json(folder / RANGES_FILE, ranges)
     with quiet():
         if hasattr(model, "merge_and_unload"):
             model.save_pretrained(folder / "adapter")
@@ -294,6 +313,8 @@ def _hyperparameters(model_arguments: ModelArguments, arguments: TrainArguments)
         chosen.pop("per_device_train_batch_size")  # batches are made by their samples
     if model_arguments.freeze_encoder:
         chosen["freeze_encoder"] = True
+    if arguments.quantization_aware:
+        chosen["quantization_aware"] = True
     if model_arguments.lora:
         chosen |= {name: value for name, value in asdict(model_arguments).items() if name.startswith("lora")}
     return chosen | model_arguments.model_config

@@ -29,7 +29,7 @@ from tinymyo_hf.quiet import quiet
 from trainers.arguments import TrainArguments
 from trainers.augmentation import make_augmentation
 from trainers.errors import DivergenceError, RecipeError
-from trainers.finetune import TASKS, arguments_of_seed, describe_settings, make_trainer
+from trainers.finetune import TASKS, arguments_of_seed, describe_settings, make_trainer, task_of
 from trainers.parsing import RECIPES, RecipeArguments, find_recipe, merge_overrides, parse_recipe, read_recipe
 from trainers.report import Column
 from trainers.search_report import write_search_report
@@ -41,7 +41,7 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # A trial leaves no checkpoints: what counts is its score, and `best.yaml` trains the best again.
 TRIAL_FIELDS = ("--save_strategy", "no", "--load_best_model_at_end", "false", "--report_to", "none")
 NOT_SEARCHED = ("output_dir", "seeds", "overwrite", "baselines", "model_name_or_path")
-READ_ONCE = ("context", "loss_span", "jitter", "session_chunk")  # by `Task.load`, for all trials
+READ_ONCE = ("context", "loss_span", "jitter", "session_chunk", "quantization_aware")  # by `Task.load`, for all trials
 
 Arguments = Callable[[Mapping[str, Any]], RecipeArguments]
 """Values of searched fields -> the groups of arguments of that trial."""
@@ -76,7 +76,7 @@ def search(
             values, [*tokens, "--output_dir", str(output / "trials"), *TRIAL_FIELDS, *fields]
         )
         if arguments.TASK in TASKS:
-            TASKS[arguments.TASK].complete(model, arguments)
+            task_of(model, arguments).complete(model, arguments)
         return model, data, arguments
 
     model, data, arguments = arguments_for({})
@@ -85,7 +85,7 @@ def search(
     _check_space(space, arguments_for)
     settings = describe_settings(model, data, arguments) | {"space": [asdict(parameter) for parameter in space]}
     study = _open_study(output, arguments, settings)
-    task = TASKS[arguments.TASK].load(data, arguments)
+    task = task_of(model, arguments).load(data, arguments)
     print(task.describe(), flush=True)
     for parameter in space:  # values that no model can have are an error now, not after hours
         for value in parameter.bounds():

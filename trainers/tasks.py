@@ -5,6 +5,7 @@ A task holds the prepared splits of one corpus, makes the model and the loss, an
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from dataset_builders.base import load_corpus
 from dataset_builders.continuous_view import ContinuousDataset
 from tinymyo_hf import TinyMyoFeatureExtractor
 from trainers.arguments import DataArguments, ModelArguments, TrainArguments
+from trainers.callbacks import use_readable_progress
 from trainers.checkpoint_fit import check_fit, check_preprocessing, fixed_options, match_labels, reorder_outputs
 from trainers.errors import RecipeError
 from trainers.models import for_use
@@ -184,6 +186,20 @@ class Task(ABC):
     @abstractmethod
     def score(self, trainer: Trainer, split: str) -> Scores:
         """All scores of a split, those of `columns` among them; plain types."""
+
+    def score_model(self, model: nn.Module, arguments: TrainArguments) -> Scores:
+        """`score` of `test_split`, of a model that is trained already."""
+        arguments = copy.copy(arguments)
+        arguments.label_names = ["labels"]
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            eval_dataset=self.splits["validation"],
+            data_collator=self.collate,
+            compute_loss_func=self.loss(arguments),
+        )
+        use_readable_progress(trainer)
+        return self.score(trainer, self.test_split)
 
     @abstractmethod
     def baselines(self) -> dict[str, Scores]:

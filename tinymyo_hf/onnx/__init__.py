@@ -1,9 +1,14 @@
-"""Exported models with onnxruntime: neither torch nor transformers is needed."""
+"""Exported models with onnxruntime, as `pipeline(...)` of transformers runs checkpoints, without it and without torch.
 
-from pathlib import Path
+    from tinymyo_hf.onnx import pipeline
 
+    classify = pipeline("emg-classification", model="OUT")     # the folder that `tinymyo export onnx` wrote
+    classify("recording.csv", sampling_rate=200)["label"]
 
-def is_export(source: str | Path) -> bool:
-    """Whether a folder is an ONNX export, or a file an ONNX model."""
-    path = Path(source)
-    return (path / "model.onnx").is_file() or (path.suffix == ".onnx" and path.is_file())
+Where torch is installed as well, TINYMYO_HF_REGISTER=0 in the environment keeps `import tinymyo_hf` from loading it.
+"""
+
+from tinymyo_hf.onnx.model import OnnxModel, OnnxModelError, is_export
+from tinymyo_hf.onnx.pipelines import ONNXPipeline, pipeline
+
+__all__ = ["ONNXPipeline", "OnnxModel", "OnnxModelError", "is_export", "pipeline"]

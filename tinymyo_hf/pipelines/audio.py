@@ -37,10 +37,6 @@ class EmgToAudioPipeline(AudioTask, EmgPipeline):
         >>> write_wav("5.wav", voice["audio"], voice["sampling_rate"])                  # doctest: +SKIP
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.vocoder(self._postprocess_params.get("vocoder"))  # a wrong path is told now
-
     def preprocess(self, inputs: RecordingInput, **settings: Any) -> Iterator[dict[str, Any]]:
         yield from map(time_first, super().preprocess(inputs, **settings))
 

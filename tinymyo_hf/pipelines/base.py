@@ -41,6 +41,8 @@ class EmgPipeline(EmgTask, ChunkPipeline):
         if self._load_tokenizer and self.tokenizer is None:
             raise SignalError("tokenizer: missing; pass the EmgCharacterTokenizer the model was trained with")
         self.check()
+        self.check_batch_size(self._batch_size)
+        self.prepare(**self._postprocess_params)  # a wrong path is told now
 
     def _check_head(self) -> None:
         name = type(self.model).__name__
@@ -101,6 +103,7 @@ class EmgPipeline(EmgTask, ChunkPipeline):
         Raises:
             SignalError: (a ValueError) for recordings that cannot be read or do not suit the model.
         """
+        self.check_batch_size(kwargs.get("batch_size"))
         inputs = several_or_one(inputs)
         if isinstance(inputs, list) and not inputs:
             return []

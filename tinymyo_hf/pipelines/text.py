@@ -52,21 +52,12 @@ class EmgToTextPipeline(TextTask, EmgPipeline):
 
     _load_tokenizer = True
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.check_batch_size(self._batch_size)
-
     def _check_head(self) -> None:
         super()._check_head()
         if self.model_config.model_type not in FAMILIES:
             raise SignalError(
                 f"model: a {type(self.model).__name__}, but {self.task} needs one of the types {', '.join(FAMILIES)}"
             )
-
-    def __call__(self, inputs: RecordingInput | list[RecordingInput], **kwargs: Any) -> dict | list[dict]:
-        """The text of one recording, or of each of several; see `EmgPipeline` and the class."""
-        self.check_batch_size(kwargs.get("batch_size"))
-        return super().__call__(inputs, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Save model, feature extractor and tokenizer; of speech also its lexicon and language model."""

@@ -29,6 +29,10 @@ class AudioTask(EmgTask):
         """How utterances are read."""
         return UtteranceReader(self)
 
+    def prepare(self, vocoder: str | Path | None = None) -> None:
+        """See `EmgTask`."""
+        self.vocoder(vocoder)
+
     def split_settings(
         self, vocoder: str | Path | None = None, **settings: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:

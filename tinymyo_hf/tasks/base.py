@@ -43,6 +43,12 @@ class EmgTask:
             SignalError, CharsetError: they do not.
         """
 
+    def check_batch_size(self, batch_size: int | None) -> None:
+        """Raise `SignalError` if so many chunks cannot go through the model together; None is the default."""
+
+    def prepare(self, **settings: Any) -> None:
+        """Load what `result` needs with these settings, so that a wrong path is told before the work."""
+
     def split_settings(
         self,
         sampling_rate: float | None = None,

@@ -26,7 +26,7 @@ class TextTask(EmgTask):
         _ = self.family  # of speech: whether model and preprocessing do
 
     def check_batch_size(self, batch_size: int | None) -> None:
-        """Raise `SignalError` for several recordings of typing at once."""
+        """See `EmgTask`; recordings of typing run one by one."""
         if batch_size not in (None, 1) and not self.family.takes_batches:
             raise SignalError(f"batch_size={batch_size}: recordings run one by one, whole; leave it out")
 

@@ -6,12 +6,13 @@
     ranges = remove_fake_quantization(model)
 
 Linear layers and 1-d convolutions get weights and inputs that are rounded as in an ONNX graph of QuantizeLinear and
-DequantizeLinear: weights to int8, symmetric, a scale per output channel; inputs to uint8, affine, a range per layer.
-Sums, biases and everything between these layers stay as they are. The gradient passes the rounding as if it were not
-there; for inputs beyond the range, which are cut off, it is 0.
+DequantizeLinear: weights to int8, symmetric, a scale per output channel; inputs to uint8, affine, a range per layer. So
+are the outputs of convolutions, which int8 inference computes from end to end. Sums, biases and everything between
+these layers stay as they are. The gradient passes the rounding as if it were not there; for values beyond the range,
+which are cut off, it is 0.
 
-Parameters keep their names. While a model is fake-quantized, each layer has a buffer `input_range` besides, so that
-checkpoints of the training hold it.
+Parameters keep their names. While a model is fake-quantized, each layer has buffers with its ranges besides, so that
+checkpoints of the training hold them.
 """
 
 from __future__ import annotations
@@ -21,33 +22,41 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import nn
 
-RANGE_STEP = 0.01  # of the moving average: how far a batch moves the range towards its own
+RANGE_STEP = 0.01  # of the moving average: how far a batch moves a range towards its own
 _TINY = 1e-12  # in place of a scale of 0
+
+Ranges = dict[str, dict[str, tuple[float, float]]]
+"""Name of a layer -> "input", and "output" of a convolution -> the lowest and the highest value."""
 
 
 class _FakeQuantized(nn.Module):
-    """What a layer is made into.
+    """What a layer is made into. Each of its ranges is a buffer (2,), the lowest and the highest value with 0 between
+    them; both are 0 until a value was seen.
 
     Attributes:
-        input_range: (2,) lowest and highest input, 0 included; both 0 until the first one was seen.
-        observing: whether batches of the training move the range.
-        calibrating: whether any batch widens the range to its own.
+        ranges: their names.
+        observing: whether batches of the training move the ranges.
+        calibrating: whether any batch widens them to its own.
     """
 
+    ranges: tuple[str, ...] = ("input",)
     weight: torch.Tensor
-    input_range: torch.Tensor
     observing: bool
     calibrating: bool
     plain_class: type[nn.Module]
 
-    def quantized_input(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        values = hidden_states.float()
+    def range_of(self, name: str) -> torch.Tensor:
+        return getattr(self, f"{name}_range")
+
+    def quantized(self, name: str, states: torch.Tensor) -> torch.Tensor:
+        """`states` rounded, of any shape; `name` is that of their range."""
+        values = states.float()
         if (self.calibrating or self.observing and self.training) and values.numel():  # stochastic depth may leave none
-            self._observe(values.detach())
-        low, high = self.input_range
+            self._observe(self.range_of(name), values.detach())
+        low, high = self.range_of(name)
         scale = ((high - low) / 255).clamp(min=_TINY)
         zero_point = (-low / scale).round().int()
-        return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, 255).to(hidden_states.dtype)
+        return torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, 255).to(states.dtype)
 
     def quantized_weight(self) -> torch.Tensor:
         weight = self.weight.float()
@@ -56,25 +65,26 @@ class _FakeQuantized(nn.Module):
         return torch.fake_quantize_per_channel_affine(weight, scale, zero_point, 0, -127, 127).to(self.weight.dtype)
 
     @torch.no_grad()
-    def _observe(self, values: torch.Tensor) -> None:
+    def _observe(self, kept: torch.Tensor, values: torch.Tensor) -> None:
         low, high = torch.aminmax(values)
         seen = torch.stack((low.clamp(max=0), high.clamp(min=0)))
         if self.calibrating:
-            low, high = self.input_range
-            moved = torch.stack((torch.minimum(low, seen[0]), torch.maximum(high, seen[1])))
+            kept.copy_(torch.stack((torch.minimum(kept[0], seen[0]), torch.maximum(kept[1], seen[1]))))
         else:
-            moved = torch.where(self.input_range.any(), self.input_range.lerp(seen, RANGE_STEP), seen)
-        self.input_range.copy_(moved)
+            kept.copy_(torch.where(kept.any(), kept.lerp(seen, RANGE_STEP), seen))
 
 
 class FakeQuantizedLinear(_FakeQuantized, nn.Linear):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(self.quantized_input(hidden_states), self.quantized_weight(), self.bias)
+        return nn.functional.linear(self.quantized("input", hidden_states), self.quantized_weight(), self.bias)
 
 
 class FakeQuantizedConv1d(_FakeQuantized, nn.Conv1d):
+    ranges = ("input", "output")
+
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(self.quantized_input(hidden_states), self.quantized_weight(), self.bias)
+        output = self._conv_forward(self.quantized("input", hidden_states), self.quantized_weight(), self.bias)
+        return self.quantized("output", output)
 
 
 def fake_quantize(model: nn.Module) -> None:
@@ -86,21 +96,20 @@ def fake_quantize(model: nn.Module) -> None:
         )
         if made_into is not None:
             layer.plain_class, layer.observing, layer.calibrating = type(layer), True, False
-            layer.register_buffer("input_range", torch.zeros(2, device=layer.weight.device))
             layer.__class__ = made_into
+            for name in layer.ranges:
+                layer.register_buffer(f"{name}_range", torch.zeros(2, device=layer.weight.device))
 
 
-def remove_fake_quantization(model: nn.Module) -> dict[str, tuple[float, float]]:
-    """Make the model the plain one again, in place.
-
-    Returns:
-        Name of each layer that was fake-quantized -> its lowest and highest input.
-    """
-    ranges = {}
+def remove_fake_quantization(model: nn.Module) -> Ranges:
+    """Make the model the plain one again, in place; return the ranges that it had, if any."""
+    ranges: Ranges = {}
     for name, layer in list(fake_quantized_layers(model)):
-        ranges[name] = tuple(layer.input_range.tolist())
+        ranges[name] = {kind: tuple(layer.range_of(kind).tolist()) for kind in layer.ranges}
+        for kind in layer.ranges:
+            delattr(layer, f"{kind}_range")
         layer.__class__ = layer.plain_class
-        del layer.input_range, layer.plain_class, layer.observing, layer.calibrating
+        del layer.plain_class, layer.observing, layer.calibrating
     return ranges
 
 
@@ -117,13 +126,14 @@ def observe(model: nn.Module, observing: bool) -> None:
 
 @torch.no_grad()
 def calibrate(model: nn.Module, batches: Iterable[Mapping[str, torch.Tensor]]) -> None:
-    """Set all ranges to the lowest and highest inputs over some batches, of the network without dropout."""
+    """Set all ranges to the lowest and highest values over some batches, of the network without dropout."""
     layers = [layer for _, layer in fake_quantized_layers(model)]
     training = model.training
     model.eval()
     for layer in layers:
-        layer.input_range.zero_()
         layer.calibrating = True
+        for name in layer.ranges:
+            layer.range_of(name).zero_()
     try:
         for batch in batches:
             model(**batch)

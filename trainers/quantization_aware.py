@@ -3,8 +3,8 @@
     tinymyo train uci_emg_qat --model_name_or_path runs/uci_emg_200 --data_dir uci_emg.tar.xz
 
 A checkpoint whose head was trained for the same outputs goes on with it; of any other, the encoder is taken. What is
-saved is an ordinary checkpoint, with `activation_ranges.json` beside it: the lowest and highest input of each layer
-that was quantized, by its name.
+saved is an ordinary checkpoint, with `activation_ranges.json` beside it: by the name of each layer that was quantized,
+the lowest and the highest value of its "input", and of its "output" where it is a convolution.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class QuantizationAware(Task):
     def facts(self) -> dict[str, Any]:
         quantization = {
             "weights": "int8, symmetric, one scale per output channel",
-            "inputs": "uint8, affine, one range per layer",
+            "activations": "uint8, affine, one range per layer",
             "calibration_windows": min(CALIBRATION_WINDOWS, len(self.splits["train"])),
             "frozen_share": FROZEN_SHARE,
         }
@@ -77,10 +77,10 @@ class QuantizationAware(Task):
 
 ### Quantization-aware training
 
-Weights of linear layers and convolutions: {quantization["weights"]}. Their inputs: {quantization["inputs"]}, set on
-{quantization["calibration_windows"]} training windows, then a moving average of the extremes of the batches, fixed for
-the last {100 * quantization["frozen_share"]:g} % of the steps; `{RANGES_FILE}` has them. Gradients pass the rounding
-unchanged (straight-through).""",
+Weights of linear layers and convolutions: {quantization["weights"]}. Their inputs, and what
+convolutions make: {quantization["activations"]}, set on {quantization["calibration_windows"]} training windows, then a
+moving average of the extremes of the batches, fixed for the last {100 * quantization["frozen_share"]:g} % of the steps;
+`{RANGES_FILE}` has them. Gradients pass the rounding unchanged (straight-through).""",
         }
 
     def _goes_on_with_head(self, arguments: ModelArguments) -> bool:

@@ -41,7 +41,7 @@ def test_a_trained_classifier_goes_on_and_is_saved_as_an_ordinary_one(train_tiny
     assert load_file(folder / "model.safetensors").keys() == load_file(tmp_path / "float/model.safetensors").keys()
     model, _ = load_trained(str(folder), TinyMyoForSequenceClassification)
     ranges = json.loads((folder / RANGES_FILE).read_text())
-    assert len(ranges) == LAYERS and all(low <= 0 <= high for low, high in ranges.values())
+    assert len(ranges) == LAYERS and all(low <= 0 <= high for layer in ranges.values() for low, high in layer.values())
     assert all(hasattr(model.get_submodule(name), "weight") for name in ranges)
 
     card = (folder / "README.md").read_text()
@@ -123,7 +123,8 @@ def test_a_detector_of_events(monkeypatch, tmp_path):
     }
     finetune.run(*parse_recipe(recipe))
     ranges = json.loads((tmp_path / "run" / RANGES_FILE).read_text())
-    assert len(ranges) == 1 + 4 + 1 and ranges["tinymyo.stem.convolution"][1] > 5  # compressed, of amplitude 10
+    assert len(ranges) == 1 + 4 + 1 and ranges["tinymyo.stem.convolution"].keys() == {"input", "output"}
+    assert ranges["tinymyo.stem.convolution"]["input"][1] > 5  # compressed, of amplitude 10
 
 
 @pytest.mark.parametrize(

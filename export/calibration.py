@@ -237,7 +237,7 @@ def _read_folder(
 
 def _check_preprocessing(found: Any, preprocessing: Any, config: PreTrainedConfig, path: Path) -> None:
     if config.model_type == "semg_transformer":
-        from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import UNTOUCHED
+        from tinymyo_hf.semg_transformer.preprocessing_semg_transformer import UNTOUCHED
 
         wanted = UNTOUCHED | {"sampling_rate": preprocessing.sampling_rate}
     else:

@@ -60,9 +60,10 @@ def write_report(
         "held_out": None if held_out is None else held_out.to_dict(),
         "measurement": None if measurement is None else measurement.to_dict(),
     }
+    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False)
+    report = json.loads(text)
     with replacing(Path(folder, "report.json"), "w") as file:
-        json.dump(report, file, indent=2, allow_nan=False, ensure_ascii=False)
-        file.write("\n")
+        file.write(f"{text}\n")
     with replacing(Path(folder, "report.md"), "w") as file:
         file.write(render_report(report))
     return report

@@ -22,6 +22,8 @@ from export.measuring import Measurement
 from export.verification import Verification
 from tinymyo_hf.prediction_output import replacing
 
+SENSITIVITY = "sensitivity.png"
+"""Picture of a sweep over the layers, part of the report where it lies in the folder already."""
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 
@@ -66,6 +68,8 @@ def write_report(
         file.write(f"{text}\n")
     with replacing(Path(folder, "report.md"), "w") as file:
         file.write(render_report(report))
+        if Path(folder, SENSITIVITY).is_file():
+            file.write(f"\n![Error of each layer when it is quantized]({SENSITIVITY})\n")
     return report
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -79,12 +80,14 @@ def test_memory_of_pytorch():
 
 
 def test_report(tmp_path, verification, measurement):
+    (tmp_path / "sensitivity.png").write_bytes(b"")
     report = write_report(
         tmp_path,
         checkpoint="runs/mine",
         task="emg-classification",
         dtype="int8",
         verification=verification,
+        held_out=replace(verification, source="kept", windows=1234),
         measurement=measurement,
         settings={"opset": 20, "dynamic": ["batch", "time"]},
         quantization={"method": "static", "float_layers": []},
@@ -105,12 +108,14 @@ def test_report(tmp_path, verification, measurement):
         "| Peak memory of a process, MB | 300.00 | 50.00 |",
         f"| Batch of 4, median, ms | {1e3 * latency.medians['pytorch']:.2f} (1.00 x) |",
         f"{1e3 * latency.medians['onnx']:.2f} ({ratio:.2f} x)",
+        "1,234 windows (kept)",
         "| float layers | none |",
+        "](sensitivity.png)",
     ):
         assert words in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in table.splitlines()}) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md", "sensitivity.png"]
 
 
 CONFIG = TinyMyoConfig(num_channels=8, num_labels=6)

@@ -21,6 +21,13 @@ SHARED = (Path(__file__).parents[1] / "../shared").resolve()
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _compiled_anew(request):
+    """Slow tests compile: what earlier ones compiled of the same code counts against torch's limit of variants."""
+    if request.node.get_closest_marker("slow"):
+        torch._dynamo.reset()
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder beside the checkout with real recordings (`data`) and reference outputs (`fixtures`)."""

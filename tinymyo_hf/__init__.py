@@ -77,7 +77,7 @@ def _registers_on_import() -> bool:
         return False
     try:
         return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
-    except ImportError:  # kept from being imported
+    except (ImportError, ValueError):  # kept from being imported, or replaced
         return False
 
 

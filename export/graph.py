@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
     from transformers import PreTrainedModel
+    from transformers.exporters import ExportQuantizer
 
 Dimension = Literal["batch", "time", "channels"]
 OPSET = 20
@@ -39,6 +40,7 @@ def trace(
     dynamic: Sequence[Dimension] = ("batch", "time"),
     opset: int = OPSET,
     length: int | None = None,
+    quantizer: ExportQuantizer | None = None,
 ) -> onnx.ModelProto:
     """The ONNX graph of a model in float32.
 
@@ -53,6 +55,7 @@ def trace(
             them: patches as stem, and no head that concatenates channels.
         opset: of the ONNX operators, 18 to 23.
         length: samples of the window where "time" is not dynamic.
+        quantizer: of the library's exporters, to quantize what is traced before it becomes ONNX.
 
     Raises:
         ExportError: a model of another family, axes that cannot be dynamic, or an opset that is not supported.
@@ -62,7 +65,7 @@ def trace(
     _check(model, dynamic, opset, length)
     prepared = _prepared(model)
     inputs = _sample_inputs(prepared, dynamic, length)
-    proto = _export(prepared, inputs, _dynamic_shapes(inputs, dynamic), opset)
+    proto = _export(prepared, inputs, _dynamic_shapes(inputs, dynamic), opset, quantizer)
     _keep_outputs(proto, output_names(model))
     for given, name in zip(proto.graph.input, inputs, strict=True):
         _rename(proto, given.name, name)  # the exporter calls what is an output as well something else
@@ -188,13 +191,18 @@ def _silence() -> Iterator[None]:
 
 
 def _export(
-    model: PreTrainedModel, inputs: dict[str, torch.Tensor], shapes: dict[str, Any], opset: int
+    model: PreTrainedModel,
+    inputs: dict[str, torch.Tensor],
+    shapes: dict[str, Any],
+    opset: int,
+    quantizer: ExportQuantizer | None,
 ) -> onnx.ModelProto:
     import onnx_ir
     from transformers.exporters import OnnxConfig, OnnxExporter
 
     with _silence():
-        exported = OnnxExporter().export(model, inputs, OnnxConfig(dynamic_shapes=shapes, opset_version=opset))
+        config = OnnxConfig(dynamic_shapes=shapes, opset_version=opset, quantizer=quantizer)
+        exported = OnnxExporter().export(model, inputs, config)
         return onnx_ir.to_proto(exported.program)
 
 

@@ -1,0 +1,59 @@
+"""Which operations of a traced graph torchao quantizes, and how: the layers with weights, as int8."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver, PlaceholderObserver
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+
+_LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv1d.default, torch.ops.aten.conv1d.padding)
+_ANNOTATION = "quantization_annotation"
+# Below the smallest scale that matters; torch's own default would flush narrow ranges to zero.
+_EPS = 2.0**-20
+
+
+class Int8Layers(Quantizer):
+    """Linear layers and convolutions: weights int8, symmetric, with one scale per output channel; inputs int8, with one
+    scale and zero point. All between layers stays in float.
+
+    Args:
+        dynamic: inputs get their range from themselves in every call, and convolutions stay in float; otherwise ranges
+            are those of calibration.
+        outputs: the outputs of layers are int8 as well: kernels that write nothing else need that.
+    """
+
+    def __init__(self, dynamic: bool = False, outputs: bool = False):
+        super().__init__()
+        self.layers = _LAYERS[:1] if dynamic else _LAYERS
+        self.inputs = QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-128,
+            quant_max=127,
+            qscheme=torch.per_tensor_affine,
+            is_dynamic=dynamic,
+            observer_or_fake_quant_ctr=(PlaceholderObserver if dynamic else MinMaxObserver).with_args(eps=_EPS),
+        )
+        self.weights = QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-127,
+            quant_max=127,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
+            observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=_EPS),
+        )
+        self.outputs = self.inputs if outputs else None
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        """Mark the layers of a graph."""
+        for node in model.graph.nodes:
+            if node.target in self.layers and isinstance(node.args[1], Node) and node.args[1].op == "get_attr":
+                node.meta[_ANNOTATION] = QuantizationAnnotation(
+                    input_qspec_map={node.args[0]: self.inputs, node.args[1]: self.weights},
+                    output_qspec=self.outputs,
+                    _annotated=True,
+                )
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing to check: what is no layer was left alone."""

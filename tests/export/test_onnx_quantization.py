@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from export.errors import ExportError
 from export.onnx_float16 import to_float16
 from export.onnx_quantization import (
+    DYNAMIC_KINDS,
+    layers_of_samples,
     measure_ranges,
     quantizable,
     quantize_dynamic_int8,
@@ -98,6 +100,21 @@ def quantized_product(values, weights, low, high):
 
 def test_layers_with_weights_in_order():
     assert quantizable(network()) == ["linear", "back", "conv", "head"]
+    assert quantizable(network(), DYNAMIC_KINDS) == ["linear", "back"]
+
+
+def test_layers_of_samples():
+    weights = {"w": np.zeros((4, 4)), "shape": [0, -1, 4], "v": np.zeros((CHANNELS, 5))}
+    nodes = [
+        helper.make_node("Reshape", ["input_values", "shape"], ["patches"], name="Reshape_0"),
+        helper.make_node("MatMul", ["patches", "w"], ["a"], name="embedding"),
+        helper.make_node("MatMul", ["a", "w"], ["b"], name="deeper"),
+        helper.make_node("Transpose", ["input_values"], ["frames"], name="Transpose_3", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["frames", "v"], ["c"], name="other"),
+        helper.make_node("ReduceMax", ["b"], ["d"], name="ReduceMax_5"),
+        helper.make_node("Add", ["c", "d"], ["logits"], name="Add_6"),
+    ]
+    assert layers_of_samples(graph_of(nodes, "logits", ["batch", "time", 5], weights)) == ["embedding", "other"]
 
 
 @pytest.mark.parametrize("test_values", [WINDOWS[:4], 3 * WINDOWS[:4]], ids=["in range", "beyond it"])
@@ -216,7 +233,8 @@ def test_masked_positions_are_given():
     ("call", "message"),
     [
         (lambda: quantize_all(keep_float=("heads",)), "keep_float='heads': no layer.*linear, back, conv, head"),
-        (lambda: quantize_all(keep_float=("linear", "back", "conv", "head")), "at least one"),
+        (lambda: quantize_all(keep_float=("linear", "back", "conv", "head")), "keep_float: leaves nothing.*linear"),
+        (lambda: quantize_dynamic_int8(network(), ("linear", "back")), "keep_float: leaves nothing.*linear, back;"),
         (lambda: quantize_dynamic_int8(network(), keep_float=("x",)), "keep_float='x'"),
         (lambda: quantize_static_int8(network(), WINDOWS, "median"), "calibrate_method='median'.*minmax"),
         (lambda: quantize_static_int8(network(), WINDOWS[:, :2]), r"\(windows, 3, time\).*\(50, 2, 8\)"),

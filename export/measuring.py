@@ -13,15 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.comparison import inputs_of, open_session, run_model
 from export.errors import ExportError
-from export.verification import inputs_of, open_session, run_model
 from tinymyo_hf.quiet import quiet
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 BATCH_SIZES = (1, 32)
 REPEATS = (5, 50)
 """Calls of each candidate: at least, and at most."""
+LONGEST = 5.0
+"""Seconds of a call that is still measured."""
 SECONDS = 3.0
 """For all candidates at one batch size, as far as the least number of calls allows."""
 
@@ -52,7 +54,8 @@ class Measurement:
         bytes: of the PyTorch weights ("pytorch"), and of each graph.
         latencies: one for each batch size.
         peak_memory: bytes of a process that imports what it needs, loads the model and runs one window; "pytorch"
-            with transformers, "onnx" with onnxruntime alone. Empty where the system does not tell.
+            with transformers (for models of this package), "onnx" with onnxruntime alone. Empty where the system does
+            not tell.
         window: (channels, time) of the windows.
         threads: of both runtimes.
         environment: processor and versions.
@@ -84,7 +87,8 @@ def measure(
         path: of the ONNX file.
         window: (channels, time) to measure with.
         others: further graphs of the model to time beside, by name: the one in float32, say.
-        batch_sizes: where the graph has a fixed one, only that is measured.
+        batch_sizes: ascending; where the graph has a fixed one, only that is measured. Those are left out of which one
+            call would take longer than `LONGEST`.
 
     Raises:
         VerificationError: onnxruntime cannot run a graph.
@@ -100,10 +104,12 @@ def measure(
     memory = {}
     if Path("/proc/self/status").exists():
         threads = torch.get_num_threads()
-        memory = {"pytorch": torch_memory(model, one, threads), "onnx": onnx_memory(path, one, threads)}
+        memory["onnx"] = onnx_memory(path, one, threads)
+        if type(model).__module__.startswith("tinymyo_hf."):  # not of files that came with a checkpoint
+            memory["pytorch"] = torch_memory(model, one, threads)
     return Measurement(
         bytes={"pytorch": _weight_bytes(model), **{name: _graph_bytes(graph) for name, graph in graphs.items()}},
-        latencies=tuple(_latency(model.eval(), sessions, (batch, *window)) for batch in sizes),
+        latencies=tuple(_latencies(model.eval(), sessions, sizes, window)),
         peak_memory=memory,
         window=tuple(window),
         threads=torch.get_num_threads(),
@@ -125,6 +131,16 @@ def interleaved(
             call()
             times[name].append(time.perf_counter() - start)
     return times
+
+
+def _latencies(
+    model: PreTrainedModel, sessions: Mapping[str, Any], batch_sizes: Sequence[int], window: tuple[int, int]
+) -> Iterator[Latency]:
+    latency = None
+    for batch in batch_sizes:
+        if latency is None or max(latency.medians.values()) * batch / latency.batch < LONGEST:
+            latency = _latency(model, sessions, (batch, *window))
+            yield latency
 
 
 def _latency(model: PreTrainedModel, sessions: Mapping[str, Any], shape: tuple[int, int, int]) -> Latency:

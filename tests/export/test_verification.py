@@ -17,7 +17,8 @@ from linear_models import (
 )
 
 from export.calibration import CalibrationWindows
-from export.verification import Tolerance, VerificationError, verify
+from export.comparison import VerificationError
+from export.verification import Tolerance, verify
 
 ANYTHING = Tolerance()
 SHIFT = np.array([0.5, 0, 0, 0], np.float32)
@@ -102,13 +103,15 @@ def test_a_graph_that_is_right_at_one_length_only_is_refused():
     graph = linear_graph(model, divide_by=20)
     with pytest.raises(VerificationError, match=r"of shape \(batch, channels, time\) = \(1, 3, 10\)"):
         verify(model, graph, some_windows())
+    with pytest.raises(VerificationError, match=r"7\d% of the output's standard .* = \(32, 3, 10\)"):
+        verify(model, graph, some_windows(), "int8")
     fixed = linear_graph(model, divide_by=20, batch=1, time=20)
     assert [check.shape for check in verify(model, fixed, some_windows()).shapes] == [(1, CHANNELS, 20)]
 
 
 def test_graphs_that_cannot_be_compared_are_refused(tmp_path):
     model, windows = LinearForSequenceClassification(), some_windows()
-    with pytest.raises(VerificationError, match="logits: NaN or infinite values"):
+    with pytest.raises(VerificationError, match="logits: the graph's are NaN or infinite"):
         verify(model, linear_graph(model, BIAS * np.float32("nan")), windows)
     with pytest.raises(
         VerificationError, match="has an output 'scores', which LinearForSequenceClassification has not"

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.comparison import Kind
 from export.errors import ExportError
 from export.extras import need
 from export.onnx_quantization import STATIC_KINDS, batches_of, quantizable
-from export.verification import TOLERANCES, Kind, Tolerance
+from export.verification import TOLERANCES, Tolerance
 
 if TYPE_CHECKING:
     import onnx

@@ -12,9 +12,9 @@ from small_models import inputs_of, small_model
 from typer.testing import CliRunner
 
 from export.calibration import CalibrationError
+from export.comparison import VerificationError
 from export.errors import ExportError
 from export.onnx import Int8, export_onnx
-from export.verification import VerificationError
 from tinymyo_hf import EmgCharacterTokenizer, TinyMyoFeatureExtractor
 from tinymyo_hf.cli import app
 from tinymyo_hf.predictions import PredictionError

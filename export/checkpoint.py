@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 BESIDE = ("lexicon.txt", "lm.arpa")
 """Files of a checkpoint that its task reads where they are there."""
+RANGES = "activation_ranges.json"
 _TASKS_WITHOUT_PIPELINE = {"ForPreTraining": "reconstruction", "Model": "embedding"}
 
 
@@ -27,6 +28,7 @@ class Checkpoint:
         tokenizer: of models that write text, else None.
         card: the text of its README.md, "" where it has none.
         beside: further files that belong to it, by name.
+        ranges: file of the ranges that quantization-aware training found; None where there was none.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Checkpoint:
     tokenizer: Any
     card: str
     beside: dict[str, Path]
+    ranges: Path | None
 
     @property
     def task(self) -> str:
@@ -78,6 +81,7 @@ def load_checkpoint(source: str) -> Checkpoint:
         tokenizer=_part("AutoTokenizer", source, "vocab.json") if type(model).__name__.endswith("ForCTC") else None,
         card="" if card is None else card.read_text(encoding="utf-8"),
         beside=beside,
+        ranges=_file(source, RANGES),
     )
 
 

@@ -5,9 +5,8 @@ report = export_onnx("runs/uci_emg_200", "uci-int8", dtype="int8", calibration="
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -19,45 +18,14 @@ from export.extras import need
 from export.folder import check_out, in_the_making
 from export.graph import OPSET, Dimension, trace
 from export.metadata import describe
+from export.onnx_int8 import Converted, Int8, check_calibration, check_settings, quantize
 from export.verification import TOLERANCES, Tolerance, verify
 
 if TYPE_CHECKING:
     import onnx
 
 Dtype = Literal["fp32", "fp16", "int8"]
-Method = Literal["static", "dynamic", "pt2e"]
 FILE = "model.onnx"
-SWEEP_WINDOWS = 128
-"""Of calibration, that the sweep over layers runs on: as many graphs as layers are measured on each."""
-
-
-@dataclass(frozen=True)
-class Int8:
-    """How a graph becomes int8.
-
-    Attributes:
-        method: "static" (ranges of activations from calibration), "dynamic" (from every input anew), or "pt2e" (by
-            torchao before tracing; static).
-        calibrate_method: of "static": "minmax", "percentile" or "entropy".
-        keep_float: names of layers that stay in float, or "auto": none, and where too few windows are decided as by
-            PyTorch as many of the most sensitive ones as it takes.
-        sweep: measure how sensitive each layer is, whether or not it takes that.
-    """
-
-    method: Method = "static"
-    calibrate_method: Literal["minmax", "percentile", "entropy"] = "minmax"
-    keep_float: Sequence[str] | Literal["auto"] = "auto"
-    sweep: bool = False
-
-
-@dataclass
-class _Converted:
-    """A graph and how it came about."""
-
-    proto: onnx.ModelProto
-    quantization: dict[str, Any] | None = None
-    sweep: Any = None
-    others: dict[str, onnx.ModelProto] = field(default_factory=dict)  # to time beside
 
 
 def export_onnx(
@@ -106,17 +74,21 @@ def export_onnx(
         ImportError: packages of the extra `export` are missing.
     """
     from export.measuring import measure
-    from export.report import write_report
+    from export.report import SENSITIVITY, write_report
 
     need("onnx", "onnxruntime", "onnxscript")
     folder = check_out(out, overwrite)
-    _check(dtype, int8, calibration)
+    _check(dtype, int8)
+    int8 = int8 or Int8()
     source = load_checkpoint(str(checkpoint))
+    if dtype == "int8":
+        check_calibration(source, int8, calibration)
     windows = _windows(source, calibration, calibration_split, limit)
     held_out = _held_out(source, calibration, evaluation)
     tolerance = _tolerance(dtype, agreement)
     length = None if "time" in dynamic else windows.values.shape[2]
-    converted = _convert(source, trace(source.model, dynamic, opset, length), dtype, int8 or Int8(), windows, tolerance)
+    axes = {"dynamic": dynamic, "opset": opset, "length": length}
+    converted = _convert(source, trace(source.model, **axes), dtype, int8, windows, tolerance, axes)
     with in_the_making(folder) as unfinished:
         source.save(unfinished)
         _write(converted.proto, unfinished, source, dtype)
@@ -125,7 +97,7 @@ def export_onnx(
         second = None if held_out is None else verify(source.model, path, held_out, dtype, Tolerance())
         measurement = measure(source.model, path, windows.values.shape[1:], converted.others) if measured else None
         if converted.sweep is not None:
-            converted.sweep.plot(unfinished / "sensitivity.png")
+            converted.sweep.plot(unfinished / SENSITIVITY, converted.quantization["float_layers"])
         return write_report(
             unfinished,
             checkpoint=_name(checkpoint),
@@ -145,23 +117,13 @@ def _name(checkpoint: str | Path) -> str:
     return path.resolve().name if path.exists() else str(checkpoint)
 
 
-def _check(dtype: str, int8: Int8 | None, calibration: str | Path | None) -> None:
+def _check(dtype: str, int8: Int8 | None) -> None:
     if dtype not in get_args(Dtype):
         raise ExportError(f"dtype={dtype!r}: unknown; use one of {', '.join(get_args(Dtype))}")
-    if dtype != "int8":
-        if int8 is not None:
-            raise ExportError(f"int8: for dtype='int8', not {dtype!r}; leave it out")
-        return
-    method = (int8 or Int8()).method
-    if method not in get_args(Method):
-        raise ExportError(f"int8.method={method!r}: unknown; use one of {', '.join(get_args(Method))}")
-    if method == "pt2e" and int8 is not None and (int8.keep_float not in ("auto", [], ()) or int8.sweep):
-        raise ExportError("int8.method='pt2e' quantizes every layer; leave keep_float and sweep out")
-    if method != "dynamic" and calibration is None:
-        raise ExportError(
-            "calibration: int8 needs real windows, to know the ranges of its values; give a folder made by `tinymyo "
-            "prepare` or an .npy or .npz file of windows, or use int8.method='dynamic'"
-        )
+    if dtype != "int8" and int8 is not None:
+        raise ExportError(f"int8: for dtype='int8', not {dtype!r}; leave it out")
+    if int8 is not None:
+        check_settings(int8)
 
 
 def _windows(source: Checkpoint, calibration: str | Path | None, split: str, limit: int) -> CalibrationWindows:
@@ -200,35 +162,17 @@ def _convert(
     int8: Int8,
     windows: CalibrationWindows,
     tolerance: Tolerance,
-) -> _Converted:
+    axes: dict[str, Any],
+) -> Converted:
     if dtype == "fp32":
-        return _Converted(graph)
+        return Converted(graph)
     if dtype == "fp16":
         from export.onnx_float16 import to_float16
 
-        return _Converted(to_float16(graph), others={"onnx fp32": graph})
-    if int8.method == "pt2e":
-        from export.pt2e import quantize_pt2e
-
-        converted = _Converted(quantize_pt2e(source.model, windows.values), {"method": "pt2e"})
-    else:
-        converted = _quantized(graph, int8, windows, tolerance)
-    converted.others = {"onnx fp32": graph}
+        return Converted(to_float16(graph), others={"onnx fp32": graph})
+    converted = quantize(source, graph, int8, windows, tolerance, axes)
+    converted.others["onnx fp32"] = graph
     return converted
-
-
-def _quantized(graph: onnx.ModelProto, int8: Int8, windows: CalibrationWindows, tolerance: Tolerance) -> _Converted:
-    from export.onnx_quantization import measure_ranges, quantize_dynamic_int8, quantize_with_ranges
-
-    if int8.method == "dynamic":
-        how: dict[str, Any] = {"method": "dynamic"}
-        quantize = functools.partial(quantize_dynamic_int8, graph)
-    else:
-        how = {"method": "static", "calibrate_method": int8.calibrate_method}
-        ranges = measure_ranges(graph, windows.values, int8.calibrate_method)
-        quantize = functools.partial(quantize_with_ranges, graph, ranges)
-    kept = [] if int8.keep_float == "auto" else list(int8.keep_float)
-    return _Converted(quantize(kept), how | {"float_layers": kept})
 
 
 def _write(proto: onnx.ModelProto, folder: Path, source: Checkpoint, dtype: str) -> None:

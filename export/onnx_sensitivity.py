@@ -109,6 +109,13 @@ class Sweep:
         FigureCanvasAgg(figure).print_png(Path(path))
 
 
+def output_error(
+    graph: onnx.ModelProto, quantized: onnx.ModelProto, windows: np.ndarray, kind: Kind, batch_size: int = 32
+) -> OutputError:
+    """Error of a quantized graph beside the one in float that it was made from; arguments as for `sweep_layers`."""
+    return _Judge(graph, windows, kind, batch_size).error(quantized)
+
+
 def sweep_layers(
     graph: onnx.ModelProto,
     quantize: Quantize,

@@ -74,8 +74,7 @@ def test_int8_is_smaller_and_agrees(checkpoint, windows, tmp_path):
     int8 = Int8(keep_float=["classifier"])
     settings = {"dtype": "int8", "int8": int8, "calibration": windows, "agreement": 0.9, "measured": False}
     report = export_onnx(str(checkpoint), tmp_path / "out", **settings)
-    assert report["quantization"] | {"calibrate_method": "minmax"} == report["quantization"]
-    assert report["quantization"]["float_layers"] == ["classifier"]
+    assert report["quantization"] == {"method": "static", "ranges": "minmax", "float_layers": ["classifier"]}
     assert report["verification"]["outputs"]["logits"]["agreement"] >= 0.9
     graph = onnx.load(str(tmp_path / "out" / "model.onnx"))
     stored = {w.name for w in graph.graph.initializer if w.data_type == onnx.TensorProto.INT8 and len(w.dims) == 2}
@@ -90,6 +89,48 @@ def test_int8_is_smaller_and_agrees(checkpoint, windows, tmp_path):
     assert again["verification"]["outputs"] == report["verification"]["outputs"]
     digests = [hashlib.sha256((tmp_path / n / "model.onnx").read_bytes()).digest() for n in ("out", "again")]
     assert digests[0] == digests[1]
+
+
+def test_as_many_layers_stay_in_float_as_it_takes(checkpoint, windows, tmp_path, monkeypatch):
+    """With a layer whose weights int8 cannot hold, most of the decisions change, until that one stays in float."""
+    from export.checkpoint import load_checkpoint
+
+    def hard(source):
+        found = load_checkpoint(source)
+        with torch.no_grad():  # a value far off in each row takes all of its int8 steps, for an input that is always 0
+            layer, norm = found.model.tinymyo.layers[1].mlp.fc1, found.model.tinymyo.layers[1].norm2
+            layer.weight[:, 3] = 100 * layer.weight.abs().max()
+            norm.weight[3] = norm.bias[3] = 0
+        return found
+
+    monkeypatch.setattr("export.onnx.load_checkpoint", hard)
+    settings = {"dtype": "int8", "calibration": windows, "measured": False, "agreement": 0.97}
+    with pytest.raises(VerificationError, match="decide alike in"):
+        export_onnx(str(checkpoint), tmp_path / "none", int8=Int8(keep_float=[]), **settings)
+    report = export_onnx(str(checkpoint), tmp_path / "out", int8=Int8(), **settings)
+    kept = report["quantization"]["float_layers"]
+    assert kept[0] == "tinymyo.layers.1.mlp.fc1" and len(kept) <= 5  # of ten
+    assert report["verification"]["outputs"]["logits"]["agreement"] >= 0.97
+    assert (tmp_path / "out" / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ranges_of_training_are_taken_where_they_are(checkpoint, tmp_path):
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    for path in checkpoint.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    layers = [n for n, m in small_model("classification").named_modules() if isinstance(m, torch.nn.Linear)]
+    ranges = {name: {"input": [-4.0, 4.0]} for name in layers}
+    (folder / "activation_ranges.json").write_text(json.dumps(ranges))
+    settings = {"dtype": "int8", "agreement": 0.5, "measured": False}
+    report = export_onnx(str(folder), tmp_path / "out", **settings)  # without windows to calibrate on
+    assert report["quantization"]["ranges"] == "in quantization-aware training"
+    assert report["quantization"]["float_layers"] == []
+    graph = onnx.load(str(tmp_path / "out" / "model.onnx"))
+    values = {w.name: onnx.numpy_helper.to_array(w) for w in graph.graph.initializer}
+    scales = [values[node.input[1]] for node in graph.graph.node if node.op_type == "QuantizeLinear"]
+    np.testing.assert_allclose(scales, 8 / 255, rtol=1e-6)
+    assert len(scales) == len(layers)
 
 
 def test_models_of_text_take_their_vocabulary_along(tmp_path):
@@ -161,6 +202,8 @@ def test_an_export_is_replaced_when_asked(checkpoint, windows, tmp_path):
         ({"dtype": "int8"}, ExportError, "calibration: int8 needs real windows"),
         ({"int8": Int8()}, ExportError, "int8: for dtype='int8', not 'fp32'"),
         ({"dtype": "int8", "int8": Int8(method="guess")}, ExportError, "int8.method='guess': unknown"),
+        ({"dtype": "int8", "int8": Int8(method="dynamic", calibrate_method="entropy")}, ExportError, "method static"),
+        ({"dtype": "int8", "int8": Int8(method="pt2e", sweep=True)}, ExportError, "quantizes every layer"),
         ({"agreement": 0.9}, ExportError, "agreement: fp32 agrees to rounding"),
         ({"calibration": "nowhere.npz"}, CalibrationError, "nowhere.npz"),
         ({"opset": 7}, ExportError, "opset=7"),

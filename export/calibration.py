@@ -114,24 +114,28 @@ def read_windows(
     return CalibrationWindows(values, labels, f"{path.name}, split {split}" if path.is_dir() else path.name)
 
 
-def splits_of(folder: str | os.PathLike) -> set[str]:
-    """Names of the splits of a folder made by `tinymyo prepare`."""
-    return {path.name.partition("-")[0] for path in Path(folder).expanduser().glob("data/*-*.parquet")}
-
-
-def noise_windows(preprocessing: Any, config: PreTrainedConfig, count: int = LEAST_WINDOWS) -> CalibrationWindows:
-    """Normally distributed noise in the shape of the model's windows, always the same.
+def noise_windows(
+    preprocessing: Any, config: PreTrainedConfig, count: int = LEAST_WINDOWS, samples: int | None = None
+) -> CalibrationWindows:
+    """Normally distributed noise for a model, always the same.
 
     It verifies that a graph computes what the model does; it tells nothing of the ranges of real signals.
+
+    Args:
+        samples: of a window; by default a window of the preprocessing, or of models of frames as many as make 100.
     """
-    if config.model_type == "semg_transformer":
-        samples = config.receptive_field + _NOISE_FRAMES * config.hop_length
-    elif config.stem == "patches":
-        samples = preprocessing.window_length
-    else:
-        samples = config.stem_kernel_size + _NOISE_FRAMES * config.frame_stride
+    if samples is None:
+        samples = _usual_samples(preprocessing, config)
     values = np.random.default_rng(0).standard_normal((count, config.num_channels, samples), dtype=np.float32)
     return CalibrationWindows(values, None, "noise")
+
+
+def _usual_samples(preprocessing: Any, config: PreTrainedConfig) -> int:
+    if config.model_type == "semg_transformer":
+        return config.receptive_field + _NOISE_FRAMES * config.hop_length
+    if config.stem == "patches":
+        return preprocessing.window_length
+    return config.stem_kernel_size + _NOISE_FRAMES * config.frame_stride
 
 
 def _spread(count: int, limit: int | None) -> np.ndarray:

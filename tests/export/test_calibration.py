@@ -7,7 +7,7 @@ import pytest
 
 from dataset_builders.chunks import ragged_array
 from dataset_builders.windows import nested_array, window_features
-from export.calibration import CalibrationError, noise_windows, read_windows, splits_of
+from export.calibration import CalibrationError, noise_windows, read_windows
 from tinymyo_hf import SEMGTransformerConfig, SEMGTransformerFeatureExtractor, TinyMyoConfig, TinyMyoFeatureExtractor
 
 NAMES = ("rest", "fist", "open")
@@ -79,7 +79,6 @@ def test_a_folder_of_windows_has_the_labels_of_the_model(tmp_path):
     folder = write_folder(
         tmp_path / "corpus", window_columns(VALUES, label=pa.array(LABELS)), window_features(4, 40, there)
     )
-    assert splits_of(folder) == {"test"}
     windows = read_windows(folder, EXTRACTOR, CLASSIFIER, split="test", limit=40)
     assert len(windows) == 40 and windows.source == "corpus, split test"
     chosen = [np.flatnonzero((window == VALUES).all((1, 2))).item() for window in windows.values]
@@ -225,6 +224,7 @@ def test_noise_has_the_shape_of_the_models_windows():
     noise = noise_windows(EXTRACTOR, CLASSIFIER)
     assert noise.values.shape == (32, 4, 40) and noise.values.dtype == np.float32
     np.testing.assert_array_equal(noise.values, noise_windows(EXTRACTOR, CLASSIFIER).values)
+    assert noise_windows(EXTRACTOR, CLASSIFIER, samples=70).values.shape == (32, 4, 70)
     config = SEMGTransformerConfig()
     values = noise_windows(SEMGTransformerFeatureExtractor(), config, count=2).values
     assert values.shape[:2] == (2, 32) and config.num_frames(values.shape[2]) > 50

@@ -154,7 +154,7 @@ def test_exported_networks(name, tmp_path):
     model = stub.model_class(stub.config)
     for parameter in model.parameters():
         if parameter.ndim == 2:
-            torch.nn.init.normal_(parameter, std=0.3)
+            torch.nn.init.normal_(parameter, std=0.1)
     for part in filter(None, (model, stub.extractor, stub.tokenizer)):
         part.save_pretrained(tmp_path / "model")
     export_onnx(str(tmp_path / "model"), tmp_path / "export", measured=False)

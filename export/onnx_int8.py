@@ -16,7 +16,7 @@ from export.onnx_quantization import (
     DYNAMIC_KINDS,
     STATIC_KINDS,
     CalibrationMethod,
-    layers_of_samples,
+    float_by_default,
     measure_ranges,
     quantizable,
     quantize_dynamic_int8,
@@ -43,9 +43,9 @@ class Int8:
             torchao before tracing; static).
         calibrate_method: of "static": "minmax", "percentile" or "entropy" of the windows of calibration; None takes the
             ranges of quantization-aware training where the checkpoint has them, else "minmax".
-        keep_float: names of layers that stay in float, or "auto": the one that reads the samples (none where the
-            checkpoint was trained for int8), and where that does not keep the tolerance as many of the most sensitive
-            ones as it takes.
+        keep_float: names of layers that stay in float, or "auto": the first and last ones and convolutions (none where
+            the checkpoint was trained for int8), and where that does not keep the tolerance as many of the most
+            sensitive ones as it takes.
         sweep: measure how sensitive each layer is, whether or not it takes that.
     """
 
@@ -134,7 +134,7 @@ def _quantized(
     elif _ranges_are_trained(source, int8):
         kept = []
     else:
-        kept = [name for name in layers_of_samples(graph) if name in quantizable(graph, kinds)]
+        kept = [name for name in float_by_default(graph) if name in quantizable(graph, kinds)]
     proto, sweep = quantize_but(kept), None
     kind = kind_of(graph.graph.output[0].name, source.model)
     suffices = output_error(graph, proto, windows.values, kind).within(tolerance)

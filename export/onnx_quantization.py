@@ -1,7 +1,8 @@
 """From an ONNX graph in float32 to int8, with onnxruntime's quantizers.
 
-    quantized = quantize_static_int8(graph, windows)     # ranges measured on windows, then fixed
-    quantized = quantize_dynamic_int8(graph)             # ranges measured anew in every call
+    kept = float_by_default(graph)
+    quantized = quantize_static_int8(graph, windows, keep_float=kept)     # ranges measured on windows, then fixed
+    quantized = quantize_dynamic_int8(graph, kept)                        # ranges measured anew in every call
 
 Weights of int8 graphs are symmetric per output channel, inputs of layers uint8 (signed int8 is as fast and as exact).
 What linear layers make, and all between layers, stays in float: quantized it would cost accuracy and save no time.
@@ -41,23 +42,49 @@ DYNAMIC_KINDS = ("MatMul",)
 
 def quantizable(model: onnx.ModelProto, kinds: Collection[str] = STATIC_KINDS) -> list[str]:
     """Names of the nodes with constant weights, in the order of the graph: what `keep_float` takes."""
+    # Of products with a stack of matrices the quantizer would take scales along the wrong axis.
+    stacks = {weight.name for weight in model.graph.initializer if len(weight.dims) > 2}
     weights = {weight.name for weight in model.graph.initializer}
-    return [node.name for node in model.graph.node if node.op_type in kinds and node.input[1] in weights]
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in kinds and node.input[1] in (weights if node.op_type == "Conv" else weights - stacks)
+    ]
 
 
-def layers_of_samples(model: onnx.ModelProto) -> list[str]:
-    """Those of `quantizable` that read the samples themselves, at most reshaped.
+def float_by_default(model: onnx.ModelProto) -> list[str]:
+    """Those of `quantizable` that cost much accuracy in int8 and save little time.
 
-    EMG has rare peaks many times its usual size. A range that holds them leaves few steps for the rest: in a TinyMyo
-    this one layer, a thousandth of the work, then makes nine tenths of the error, and is better left in float.
+    Layers that read the samples: EMG has rare peaks many times its usual size, and a range that holds them leaves few
+    steps for the rest; in a TinyMyo this one layer, a thousandth of the work, makes nine tenths of the error. Layers
+    that make the outputs: no other one evens their errors out. Convolutions: their results have to be int8 as well.
     """
-    layers, samples, found = set(quantizable(model)), {model.graph.input[0].name}, []
+    first, last = _layers_of_samples(model), _layers_of_outputs(model)
+    kinds = {node.name: node.op_type for node in model.graph.node}
+    return [name for name in quantizable(model) if name in first or name in last or kinds[name] == "Conv"]
+
+
+def _layers_of_samples(model: onnx.ModelProto) -> set[str]:
+    """Layers that read the input, at most reshaped."""
+    layers, samples, found = set(quantizable(model)), {model.graph.input[0].name}, set()
     for node in model.graph.node:
         if node.input and node.input[0] in samples:
             if node.name in layers:
-                found.append(node.name)
+                found.add(node.name)
             elif node.op_type in _MOVING:
                 samples.update(node.output)
+    return found
+
+
+def _layers_of_outputs(model: onnx.ModelProto) -> set[str]:
+    """Layers that no other one comes behind."""
+    layers, read_later, found = set(quantizable(model)), set(), set()
+    for node in reversed(model.graph.node):
+        is_read = not read_later.isdisjoint(node.output)
+        if node.name in layers and not is_read:
+            found.add(node.name)
+        if node.name in layers or is_read:
+            read_later.update(node.input)
     return found
 
 

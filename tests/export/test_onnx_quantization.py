@@ -14,7 +14,7 @@ from export.errors import ExportError
 from export.onnx_float16 import to_float16
 from export.onnx_quantization import (
     DYNAMIC_KINDS,
-    layers_of_samples,
+    float_by_default,
     measure_ranges,
     quantizable,
     quantize_dynamic_int8,
@@ -103,18 +103,28 @@ def test_layers_with_weights_in_order():
     assert quantizable(network(), DYNAMIC_KINDS) == ["linear", "back"]
 
 
-def test_layers_of_samples():
-    weights = {"w": np.zeros((4, 4)), "shape": [0, -1, 4], "v": np.zeros((CHANNELS, 5))}
+def test_first_and_last_layers_and_convolutions_are_float_by_default():
+    assert float_by_default(network()) == ["linear", "conv", "head"]
+    weights = {"w": np.zeros((4, 4)), "v": np.zeros((CHANNELS, 4)), "shape": [0, -1, 4], "stack": np.zeros((2, 4, 4))}
+    weights |= {"axis": [1]}
     nodes = [
         helper.make_node("Reshape", ["input_values", "shape"], ["patches"], name="Reshape_0"),
         helper.make_node("MatMul", ["patches", "w"], ["a"], name="embedding"),
         helper.make_node("MatMul", ["a", "w"], ["b"], name="deeper"),
         helper.make_node("Transpose", ["input_values"], ["frames"], name="Transpose_3", perm=[0, 2, 1]),
         helper.make_node("MatMul", ["frames", "v"], ["c"], name="other"),
-        helper.make_node("ReduceMax", ["b"], ["d"], name="ReduceMax_5"),
-        helper.make_node("Add", ["c", "d"], ["logits"], name="Add_6"),
+        helper.make_node("MatMul", ["c", "w"], ["d"], name="side"),
+        helper.make_node("Unsqueeze", ["c", "axis"], ["c4"], name="Unsqueeze_6"),
+        helper.make_node("MatMul", ["c4", "stack"], ["e"], name="stacked"),
+        helper.make_node("ReduceMax", ["b"], ["f"], name="ReduceMax_8", keepdims=0),
+        helper.make_node("ReduceMax", ["e"], ["g"], name="ReduceMax_9", keepdims=0),
+        helper.make_node("Sum", ["d", "f", "g"], ["mixed"], name="Sum_10"),
+        helper.make_node("MatMul", ["mixed", "w"], ["last"], name="last"),
+        helper.make_node("Relu", ["last"], ["logits"], name="Relu_12"),
     ]
-    assert layers_of_samples(graph_of(nodes, "logits", ["batch", "time", 5], weights)) == ["embedding", "other"]
+    model = graph_of(nodes, "logits", ["batch", "time", 4], weights)
+    assert quantizable(model) == ["embedding", "deeper", "other", "side", "last"]
+    assert float_by_default(model) == ["embedding", "other", "last"]
 
 
 @pytest.mark.parametrize("test_values", [WINDOWS[:4], 3 * WINDOWS[:4]], ids=["in range", "beyond it"])

@@ -47,7 +47,7 @@ def test_commands_exist_with_their_recipes_and_options(words):
 
 def test_options_named_in_the_text_exist():
     named = set(re.findall(r"`--([a-z_.]+)", TEXT)) | set(re.findall(r"--(model_config[a-z_.]+)", TEXT))
-    fields = names_of(RecognitionArguments) | names_of(SynthesisArguments) | {"resample", "output"}
+    fields = names_of(RecognitionArguments) | names_of(SynthesisArguments) | {"normalizers", "output", "resample"}
     fields |= {f"dataset_config.{name}" for name in names_of(GaddyConfig)}
     fields |= {f"model_config.{name}" for name in names_of(TinyMyoConfig)}
     assert "target_features" in named and named <= fields, named - fields

@@ -51,7 +51,7 @@ def utterances(corpus, folder):
 
 def phone_frames(rows, phones):
     """Spectra (frames, 80) of what was said aloud while one of `phones` was said."""
-    names = make_builder("gaddy", "unused").phone_names()
+    names = make_builder("gaddy", str(Path(__file__).parent)).phone_names()
     ids = [names.index(phone) for phone in phones]
     aloud = [row for row in rows.values() if row["mode"] != "silent"]
     return np.concatenate([np.array(row["targets"])[np.isin(row["phones"], ids)] for row in aloud])

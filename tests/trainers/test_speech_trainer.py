@@ -82,7 +82,7 @@ def test_published_settings_are_the_defaults():
         ({"plateau_factor": 0.0}, "the factor in"),
         ({"label_smoothing_factor": 0.1}, "no use for it"),
         ({"phone_weight": -1.0}, "must not be negative"),
-        ({"test_beam_size": 0}, "must be positive"),
+        ({"test_beam_size": 0}, "test_beam_size=0: must be a whole number"),
     ],
 )
 def test_fields_that_cannot_work_are_refused(fields, message):

@@ -173,14 +173,19 @@ class Tally:
 class Comparison:
     """A model beside its graph.
 
+    Args:
+        model: on the CPU.
+        session: the graph, in onnxruntime or in what answers alike.
+        runtime: what runs it, in reports.
+
     Attributes:
         dynamic: axes of the input that may differ from call to call: some of "batch", "channels", "time".
         tallies: what `over` has found, by output.
     """
 
-    def __init__(self, model: PreTrainedModel, graph: onnx.ModelProto | str | os.PathLike):
+    def __init__(self, model: PreTrainedModel, session: InferenceSession, runtime: str = "onnx"):
         self.model = model.eval()
-        self.session = open_session(graph)
+        self.session, self.runtime = session, runtime
         self.names = [output.name for output in self.session.get_outputs()]
         self.dynamic = {dim for dim in self.session.get_inputs()[0].shape if isinstance(dim, str)}
         self.tallies = {name: Tally(kind_of(name, model)) for name in self.names}
@@ -198,7 +203,7 @@ class Comparison:
         if windows.labels is None:
             return {}
         name = "accuracy" if windows.labels.ndim == 1 else "mae"
-        return {name: dict(zip(("pytorch", "onnx"), (sums / len(windows)).tolist(), strict=True))}
+        return {name: dict(zip(("pytorch", self.runtime), (sums / len(windows)).tolist(), strict=True))}
 
     def shapes(self, values: np.ndarray, batch_sizes: Sequence[int]) -> Iterator[ShapeCheck]:
         """Checks of inputs made of the first windows, for each batch size, length and number of channels; after `over`,
@@ -239,8 +244,8 @@ class Comparison:
         expected = run_model(self.model, inputs, self.names)
         try:
             found = self.session.run(self.names, inputs)
-        except Exception as error:  # onnxruntime's errors share no base class but this one
-            raise VerificationError(f"onnxruntime cannot run windows of shape {values.shape}: {error}") from error
+        except Exception as error:  # runtimes' errors share no base class but this one
+            raise VerificationError(f"{self.runtime} cannot run windows of shape {values.shape}: {error}") from error
         for name, a, b in zip(self.names, expected, found, strict=True):
             if a.shape != b.shape:
                 raise VerificationError(

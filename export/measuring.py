@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,12 +95,12 @@ def measure(
         VerificationError: onnxruntime cannot run a graph.
         ExportError: the process in which memory is measured failed.
     """
+    import onnxruntime
     import torch
 
     graphs = {"onnx": path, **(others or {})}
     sessions = {name: open_session(graph) for name, graph in graphs.items()}
-    fixed = sessions["onnx"].get_inputs()[0].shape[0]
-    sizes = batch_sizes if isinstance(fixed, str) else (fixed,)
+    sizes = _sizes(sessions["onnx"], batch_sizes)
     one = _inputs(model, sessions["onnx"], (sizes[0], *window))
     memory = {}
     if Path("/proc/self/status").exists():
@@ -113,8 +114,42 @@ def measure(
         peak_memory=memory,
         window=tuple(window),
         threads=torch.get_num_threads(),
-        environment=_environment(),
+        environment=_environment(onnxruntime=onnxruntime.__version__),
     )
+
+
+def measure_session(
+    model: PreTrainedModel,
+    runtime: str,
+    session: Any,
+    path: str | os.PathLike,
+    window: tuple[int, int],
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+) -> Measurement:
+    """As `measure`, of a graph that another runtime has opened; without memory, of which a process of Python says
+    little for such a runtime.
+
+    Args:
+        runtime: its name in reports, and that of its package.
+        session: the graph, answering as onnxruntime's sessions do.
+        path: of its file.
+    """
+    import torch
+
+    return Measurement(
+        bytes={"pytorch": _weight_bytes(model), runtime: Path(path).stat().st_size},
+        latencies=tuple(_latencies(model.eval(), {runtime: session}, _sizes(session, batch_sizes), window)),
+        peak_memory={},
+        window=tuple(window),
+        threads=torch.get_num_threads(),
+        environment=_environment(**{runtime: metadata.version(runtime)}),
+    )
+
+
+def _sizes(session: Any, batch_sizes: Sequence[int]) -> Sequence[int]:
+    """Those that a graph takes."""
+    fixed = session.get_inputs()[0].shape[0]
+    return batch_sizes if isinstance(fixed, str) else (fixed,)
 
 
 def interleaved(
@@ -144,7 +179,7 @@ def _latencies(
 
 
 def _latency(model: PreTrainedModel, sessions: Mapping[str, Any], shape: tuple[int, int, int]) -> Latency:
-    session = sessions["onnx"]
+    session = next(iter(sessions.values()))
     inputs = _inputs(model, session, shape)
     names = [output.name for output in session.get_outputs()]
     candidates: dict[str, Callable[[], object]] = {"pytorch": lambda: run_model(model, inputs, names)}
@@ -173,16 +208,11 @@ def _graph_bytes(graph: onnx.ModelProto | str | os.PathLike) -> int:
     return Path(graph).stat().st_size if isinstance(graph, str | os.PathLike) else graph.ByteSize()
 
 
-def _environment() -> dict[str, str]:
-    import onnxruntime
+def _environment(**runtime: str) -> dict[str, str]:
     import torch
 
-    return {
-        "processor": _processor(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
+    versions = {"python": platform.python_version(), "torch": torch.__version__, **runtime}
+    return {"processor": _processor(), **versions}
 
 
 def _processor() -> str:

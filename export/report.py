@@ -25,6 +25,7 @@ from tinymyo_hf.prediction_output import replacing
 SENSITIVITY = "sensitivity.png"
 """Picture of a sweep over the layers, part of the report where it lies in the folder already."""
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+RUNTIMES = {"onnx": "ONNX", "executorch": "ExecuTorch"}
 
 
 def write_report(
@@ -38,6 +39,7 @@ def write_report(
     measurement: Measurement | None = None,
     settings: Mapping[str, Any] | None = None,
     quantization: Mapping[str, Any] | None = None,
+    runtime: str = "onnx",
 ) -> dict[str, Any]:
     """Write `report.json` and `report.md` and return the content of the former.
 
@@ -51,8 +53,10 @@ def write_report(
         measurement: None where nothing was to be measured.
         settings: of the export (opset, dynamic axes, ...), plain values.
         quantization: of int8: method, layers kept in float, ..., plain values.
+        runtime: one of `RUNTIMES`, what the export is for.
     """
     report = {
+        "runtime": runtime,
         "checkpoint": checkpoint,
         "task": task,
         "dtype": dtype,
@@ -77,7 +81,7 @@ def render_report(report: Mapping[str, Any]) -> str:
     """The content of `report.json` as markdown."""
     verification, measurement = report["verification"], report["measurement"]
     sections = [
-        f"# `{report['checkpoint']}` as ONNX, {PRECISIONS[report['dtype']]}",
+        f"# `{report['checkpoint']}` as {RUNTIMES[report['runtime']]}, {PRECISIONS[report['dtype']]}",
         f"Task: {report['task']}. {_settings(report['settings'])}".strip(),
         "## Against PyTorch",
         _summary(verification),
@@ -132,10 +136,11 @@ def _outputs(verification: Mapping[str, Any]) -> str:
 def _scores(verification: Mapping[str, Any]) -> list[str]:
     formats = {"accuracy": ("Accuracy", "{:.2%}"), "mae": ("Mean absolute error", "{:.5g}")}
     rows = [
-        (formats[name][0], *(formats[name][1].format(scores[runtime]) for runtime in ("pytorch", "onnx")))
+        (formats[name][0], *map(formats[name][1].format, scores.values()))
         for name, scores in verification["scores"].items()
     ]
-    return [_table(("Score on these windows", "PyTorch", "ONNX"), rows)] if rows else []
+    runtimes = [RUNTIMES.get(runtime, "PyTorch") for scores in verification["scores"].values() for runtime in scores]
+    return [_table(("Score on these windows", *runtimes), rows)] if rows else []
 
 
 def _shapes(verification: Mapping[str, Any]) -> str:
@@ -156,18 +161,22 @@ def _cost(measurement: Mapping[str, Any]) -> str:
     return _table(header, rows)
 
 
-_TITLES = {"pytorch": "PyTorch, eager", "onnx": "ONNX"}
+_TITLES = {"pytorch": "PyTorch, eager", **RUNTIMES}
 
 
 def _conditions(measurement: Mapping[str, Any]) -> str:
-    found = measurement["environment"]
+    versions = [f"{name} {found}" for name, found in measurement["environment"].items() if name != "processor"]
     channels, samples = measurement["window"]
-    return (
+    text = (
         f"(x): times as fast as PyTorch. Windows of {channels} channels x {samples} samples, "
-        f"{measurement['threads']} thread(s), {found['processor']}, torch {found['torch']}, onnxruntime "
-        f"{found['onnxruntime']}; calls of all runtimes alternate. Memory: a process that imports its runtime, "
-        "loads the model and runs it once, the interpreter included."
+        f"{measurement['threads']} thread(s), {measurement['environment']['processor']}, {', '.join(versions)}; calls "
+        "of all runtimes alternate."
     )
+    if measurement["peak_memory"]:
+        text += (
+            " Memory: a process that imports its runtime, loads the model and runs it once, the interpreter included."
+        )
+    return text
 
 
 def _megabytes(values: Mapping[str, int], name: str) -> str:

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from export.calibration import CalibrationWindows
-from export.comparison import Comparison, Difference, ShapeCheck, Tally, VerificationError, checked
+from export.comparison import Comparison, Difference, ShapeCheck, Tally, VerificationError, checked, open_session
 
 if TYPE_CHECKING:
     import onnx
+    from onnxruntime import InferenceSession
     from transformers import PreTrainedModel
 
 BATCH_SIZES = (1, 3, 32)
@@ -56,7 +57,8 @@ class Verification:
         source, windows: what it was verified on.
         outputs: the differences over all windows, by output.
         shapes: those at other batch sizes, lengths and numbers of channels.
-        scores: {"accuracy": {"pytorch": .., "onnx": ..}} where windows have labels, "mae" where they have targets.
+        scores: {"accuracy": {"pytorch": .., "onnx": ..}} (or another runtime) where windows have
+            labels, "mae" where they have targets.
         tolerance: that was kept.
     """
 
@@ -97,8 +99,28 @@ def verify(
         VerificationError: the graph is invalid, cannot be run, or its outputs differ by more than the tolerance.
         ImportError: onnxruntime is missing; the message names the extra.
     """
+    return verify_session(model, open_session(checked(graph)), windows, dtype, tolerance, batch_sizes)
+
+
+def verify_session(
+    model: PreTrainedModel,
+    session: InferenceSession,
+    windows: CalibrationWindows,
+    dtype: str = "fp32",
+    tolerance: Tolerance | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    runtime: str = "onnx",
+) -> Verification:
+    """As `verify`, of a graph that is open already: in onnxruntime, or in what answers alike.
+
+    Args:
+        runtime: what runs it, in reports.
+
+    Raises:
+        VerificationError: as `verify`.
+    """
     tolerance = tolerance or TOLERANCES[dtype]
-    comparison = Comparison(model, checked(graph))
+    comparison = Comparison(model, session, runtime)
     axes = comparison.dynamic
     batch = min(max(batch_sizes), max(_SAMPLES_AT_ONCE // windows.values.shape[2], 1)) if "batch" in axes else 1
     scores = comparison.over(windows, batch)

@@ -218,12 +218,21 @@ def _read_folder(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     need("datasets", "pyarrow", extra="data")
     from dataset_builders.errors import DataError
-    from dataset_builders.prepared import load_prepared
+    from tinymyo_hf.semg_transformer.preprocessing_semg_transformer import SEMGInputError
 
     try:
-        splits, found = load_prepared(str(path))
-    except DataError as error:
-        raise CalibrationError(str(error)) from error
+        return _read_split(path, preprocessing, config, split, limit)
+    except (DataError, SEMGInputError) as error:
+        where = "" if str(path) in str(error) else f"{path}: "
+        raise CalibrationError(f"{where}{error}") from error
+
+
+def _read_split(
+    path: Path, preprocessing: Any, config: PreTrainedConfig, split: str, limit: int | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    from dataset_builders.prepared import load_prepared
+
+    splits, found = load_prepared(str(path))
     if not len(splits.get(split, ())):
         raise CalibrationError(f"{path}: it has no windows in a split {split!r}, only in {', '.join(splits) or 'none'}")
     _check_preprocessing(found, preprocessing, config, path)

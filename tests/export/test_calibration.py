@@ -148,6 +148,8 @@ def test_stored_recordings_are_cut(tmp_path):
     windows = read_windows(folder, turned, config, "test")
     assert windows.values.shape == (40, 4, 120) and windows.labels is None
     np.testing.assert_array_equal(windows.values[3], recordings[4][[1, 0, 2, 3], :120])
+    with pytest.raises(CalibrationError, match="typing: .*num_channels=6, got shape"):
+        read_windows(folder, SEMGTransformerFeatureExtractor(6, bands=(3, 3)), config, "test")
     with pytest.raises(CalibrationError, match="prepared with sampling_rate=2000.*trained with sampling_rate=1000"):
         read_windows(folder, SEMGTransformerFeatureExtractor(4, 1000, bands=(2, 2)), config, "test")
 

@@ -22,7 +22,7 @@ from export.onnx_quantization import (
     quantize_dynamic_int8,
     quantize_with_ranges,
 )
-from export.onnx_sensitivity import Quantize, Sweep, choose_float_layers, output_error, sweep_layers
+from export.onnx_sensitivity import Quantize, Sweep, choose_float_layers, output_error, suffices, sweep_layers
 from export.trained_ranges import trained_ranges
 from export.verification import Tolerance
 
@@ -137,11 +137,11 @@ def _quantized(
         kept = [name for name in float_by_default(graph) if name in quantizable(graph, kinds)]
     proto, sweep = quantize_but(kept), None
     kind = kind_of(graph.graph.output[0].name, source.model)
-    suffices = output_error(graph, proto, windows.values, kind).within(tolerance)
-    if int8.sweep or (int8.keep_float == "auto" and not suffices):
+    enough = suffices(output_error(graph, proto, windows.values, kind), tolerance)
+    if int8.sweep or (int8.keep_float == "auto" and not enough):
         some = windows.values[:: -(-len(windows) // SWEEP_WINDOWS)]
         sweep = sweep_layers(graph, quantize_but, some, kind, kinds)
-    if int8.keep_float == "auto" and not suffices:
+    if int8.keep_float == "auto" and not enough:
         kept = choose_float_layers(graph, quantize_but, windows.values, sweep, tolerance)
         proto = quantize_but(kept)
     return Converted(proto, how | {"float_layers": kept}, sweep)

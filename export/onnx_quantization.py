@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from export.comparison import inputs_of
 from export.errors import ExportError
 from export.extras import need
 from export.onnx_shapes import with_shapes
 
 if TYPE_CHECKING:
     import onnx
+    from onnxruntime import InferenceSession
     from onnxruntime.quantization.calibrate import TensorsData
 
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
@@ -162,7 +164,6 @@ def measure_ranges(
     }
     if calibrate_method not in kinds:
         raise ExportError(f"calibrate_method={calibrate_method!r}: unknown; use one of {', '.join(kinds)}")
-    batches = list(batches_of(model, windows, batch_size))
     calibrater_class, options = kinds[calibrate_method]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder, "model.onnx")
@@ -174,7 +175,8 @@ def measure_ranges(
         calibrater.select_tensors_to_calibrate = lambda _: (tensors, types)
         calibrater.augment_graph()
         calibrater.create_inference_session()
-        for batch in batches:  # one at a time, as it keeps what it is given
+        # One at a time, as it keeps what it is given.
+        for batch in batches_of(model, calibrater.infer_session, windows, batch_size):
             calibrater.collect_data(_Once(batch))
         return calibrater.compute_data()
 
@@ -213,33 +215,27 @@ def quantize_with_ranges(
     return _finished(quantized, model)
 
 
-def batches_of(model: onnx.ModelProto, windows: np.ndarray, batch_size: int = 32) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of a graph for windows (windows, channels, time), at most `batch_size` at a time.
+def batches_of(
+    model: onnx.ModelProto, session: InferenceSession, windows: np.ndarray, batch_size: int = 32
+) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs of a graph, run by `session`, for windows (windows, channels, time), at most `batch_size` at a time.
 
     Raises:
         ExportError: windows of another shape than the graph takes, or none.
     """
-    given = model.graph.input[0]
-    axes = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
-    fits = windows.ndim == 3 and all(
-        have == want for have, want in zip(windows.shape[1:], axes[1:], strict=True) if want
-    )
-    if not fits or len(windows) == 0:
-        wanted = ", ".join(
-            str(want) if want else name for want, name in zip(axes[1:], ("channels", "time"), strict=True)
+    axes = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    fits = windows.ndim == 3 and all(want in (0, have) for have, want in zip(windows.shape[1:], axes[1:], strict=True))
+    size = axes[0] or min(batch_size, len(windows))
+    if not fits or not 0 < size <= len(windows):
+        channels, time = axes[1] or "channels", axes[2] or "time"
+        raise ExportError(
+            f"windows: must be (windows, {channels}, {time}), at least {axes[0] or 1}, got {windows.shape}"
         )
-        raise ExportError(f"windows: must be (windows, {wanted}), at least one, got {windows.shape}")
-    masked = any(value.name == "bool_masked_pos" for value in model.graph.input)
-    size = axes[0] or batch_size
-    for start in range(0, len(windows) - (len(windows) % axes[0] if axes[0] else 0), size):
+    reconstructed = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value  # samples of a patch
+    stop = len(windows) // axes[0] * axes[0] if axes[0] else len(windows)
+    for start in range(0, stop, size):
         values = np.ascontiguousarray(windows[start : start + size], dtype=np.float32)
-        yield {given.name: values} | ({"bool_masked_pos": _half_masked(model, values)} if masked else {})
-
-
-def _half_masked(model: onnx.ModelProto, values: np.ndarray) -> np.ndarray:
-    patch_size = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value  # of the reconstruction
-    tokens = values.shape[1] * values.shape[2] // patch_size
-    return np.random.default_rng(0).random((len(values), tokens)) < 0.5
+        yield inputs_of(session, values, reconstructed)
 
 
 class _Once:

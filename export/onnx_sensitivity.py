@@ -11,18 +11,16 @@ independent ones do, so that leaving the layer with the largest one in float hel
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.comparison import Kind
+from export.comparison import Difference, Kind, Tally, open_session
 from export.errors import ExportError
-from export.extras import need
 from export.onnx_quantization import STATIC_KINDS, batches_of, quantizable
 from export.verification import TOLERANCES, Tolerance
 
@@ -34,43 +32,19 @@ Quantize = Callable[[Collection[str]], "onnx.ModelProto"]
 
 
 @dataclass(frozen=True)
-class OutputError:
-    """Of the first output of a quantized graph, beside that of the float graph.
-
-    Attributes:
-        relative: root mean square of the difference over the standard deviation of the output around the means of its
-            last axis.
-        agreement: share of windows (frames, events) decided alike; None where there is nothing to decide.
-    """
-
-    relative: float
-    agreement: float | None
-
-    @property
-    def sqnr(self) -> float:
-        """Signal to quantization noise, in decibels."""
-        return -20 * math.log10(max(self.relative, 1e-9))
-
-    def within(self, tolerance: Tolerance) -> bool:
-        """As `export.verification.verify` judges it: by agreement, and by `relative` where there is none."""
-        if self.agreement is not None:
-            return tolerance.agreement is None or self.agreement >= tolerance.agreement
-        return tolerance.relative is None or self.relative <= tolerance.relative
-
-
-@dataclass(frozen=True)
 class Sweep:
-    """What quantizing each layer alone does to the output.
+    """What quantizing each layer alone does to the first output.
 
     Attributes:
-        layers: error of each layer, in the order of the graph.
-        together: error with all of them quantized.
+        layers: for each layer, in the order of the graph, the difference from the float graph; its `relative` is the
+            root of noise over signal.
+        together: with all of them quantized.
         kind: of the output.
         windows: how many they were measured on.
     """
 
-    layers: dict[str, OutputError]
-    together: OutputError
+    layers: dict[str, Difference]
+    together: Difference
     kind: Kind
     windows: int
 
@@ -111,9 +85,17 @@ class Sweep:
 
 def output_error(
     graph: onnx.ModelProto, quantized: onnx.ModelProto, windows: np.ndarray, kind: Kind, batch_size: int = 32
-) -> OutputError:
-    """Error of a quantized graph beside the one in float that it was made from; arguments as for `sweep_layers`."""
+) -> Difference:
+    """First output of a quantized graph beside that of the float graph it was made from; arguments as for
+    `sweep_layers`."""
     return _Judge(graph, windows, kind, batch_size).error(quantized)
+
+
+def suffices(error: Difference, tolerance: Tolerance) -> bool:
+    """As `export.verification.verify` judges it: by agreement, and by `relative` where there is none."""
+    if error.agreement is not None:
+        return tolerance.agreement is None or error.agreement >= tolerance.agreement
+    return tolerance.relative is None or error.relative <= tolerance.relative
 
 
 def sweep_layers(
@@ -173,27 +155,27 @@ def choose_float_layers(
     """
     judge = _Judge(graph, windows, sweep.kind, batch_size)
     ranking = sweep.ranking
-    errors: dict[int, OutputError] = {}
+    errors: dict[int, Difference] = {}
 
-    def suffice(count: int) -> bool:
+    def enough_are(count: int) -> bool:
         errors[count] = judge.error(quantize(ranking[:count]))
-        return errors[count].within(tolerance)
+        return suffices(errors[count], tolerance)
 
-    if suffice(0):
+    if enough_are(0):
         return []
     too_few, enough = 0, len(ranking) - 1
-    if enough == 0 or not suffice(enough):
+    if enough == 0 or not enough_are(enough):
         raise ExportError(
             f"int8: even with all layers but {ranking[-1]} in float the outputs differ by {_told(errors[enough])}; "
             "export fp16, or train with quantization_aware"
         )
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        too_few, enough = (too_few, middle) if suffice(middle) else (middle, enough)
+        too_few, enough = (too_few, middle) if enough_are(middle) else (middle, enough)
     return ranking[:enough]
 
 
-def _told(error: OutputError) -> str:
+def _told(error: Difference) -> str:
     alike = "" if error.agreement is None else f", {error.agreement:.2%} decided alike"
     return f"{error.relative:.1%} of their standard deviation{alike}"
 
@@ -202,26 +184,18 @@ class _Judge:
     """Outputs of a float graph for some windows, to compare those of others with."""
 
     def __init__(self, graph: onnx.ModelProto, windows: np.ndarray, kind: Kind, batch_size: int):
-        need("onnx", "onnxruntime")
         self.kind = kind
-        self.batches = list(batches_of(graph, windows, batch_size))
-        self.expected = self._outputs(graph)
-        rows = self.expected.reshape(-1, self.expected.shape[-1])
-        self.spread = max(float(np.sqrt(rows.var(0).mean())), 1e-9)
+        self.graph, self.windows, self.batch_size = graph, windows, batch_size
+        self.expected = list(self._outputs(graph))
 
-    def error(self, model: onnx.ModelProto) -> OutputError:
-        found = self._outputs(model)
-        relative = float(np.sqrt(np.square(found - self.expected).mean())) / self.spread
-        if self.kind == "values":
-            return OutputError(relative, None)
-        decide = (lambda values: values.argmax(-1)) if self.kind == "classes" else (lambda values: values > 0)
-        return OutputError(relative, float((decide(found) == decide(self.expected)).mean()))
+    def error(self, model: onnx.ModelProto) -> Difference:
+        tally = Tally(self.kind)
+        for expected, found in zip(self.expected, self._outputs(model), strict=True):
+            tally.add(expected, found)
+        return tally.difference()
 
-    def _outputs(self, model: onnx.ModelProto) -> np.ndarray:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    def _outputs(self, model: onnx.ModelProto) -> Iterator[np.ndarray]:
+        session = open_session(model)
         name = session.get_outputs()[0].name
-        return np.concatenate([session.run([name], batch)[0] for batch in self.batches]).astype(np.float64)
+        for batch in batches_of(self.graph, session, self.windows, self.batch_size):
+            yield session.run([name], batch)[0]

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
 from export.onnx_quantization import DYNAMIC_KINDS, measure_ranges, quantize_dynamic_int8, quantize_with_ranges
-from export.onnx_sensitivity import Sweep, choose_float_layers, sweep_layers
+from export.onnx_sensitivity import Sweep, choose_float_layers, output_error, suffices, sweep_layers
 from export.verification import Tolerance
 
 LAYERS = ["first", "second", "third", "fourth"]
@@ -66,7 +66,7 @@ def test_errors_are_those_of_the_outputs(static, sweep):
         found = run(static(kept))
         assert error.relative == pytest.approx(np.sqrt(((found - expected) ** 2).mean()) / spread, rel=1e-6)
         assert error.agreement == (found.argmax(-1) == expected.argmax(-1)).mean()
-        assert error.sqnr == pytest.approx(20 * np.log10(1 / error.relative))
+        assert error.maximum == pytest.approx(np.abs(found - expected).max(), rel=1e-6)
 
 
 def test_the_layer_with_the_widest_range_suffers_most(sweep):
@@ -125,6 +125,16 @@ def test_as_few_as_it_takes(needed):
     assert len(calls) <= 4
     with pytest.raises(ExportError, match="all layers but first in float.*export fp16"):
         choose_float_layers(graph, quantize, WINDOWS, sweep, Tolerance(relative=0.09 / spread))
+
+
+def test_whether_an_error_is_small_enough(static, sweep):
+    error = output_error(graph_of(), static(()), WINDOWS, "classes")
+    assert error.relative == pytest.approx(sweep.together.relative) and error.agreement == sweep.together.agreement
+    assert suffices(error, Tolerance(agreement=error.agreement, relative=0.0))  # of decisions, the agreement counts
+    assert not suffices(error, Tolerance(agreement=error.agreement + 0.001))
+    values = output_error(graph_of(), static(()), WINDOWS, "values")
+    assert suffices(values, Tolerance(agreement=1.0, relative=values.relative))
+    assert not suffices(values, Tolerance(relative=0.999 * values.relative))
 
 
 def test_pictures_and_reports(sweep, tmp_path):

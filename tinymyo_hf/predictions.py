@@ -107,8 +107,14 @@ def _opened(checkpoint: str) -> tuple[str, Callable[[int | None], Callable[..., 
         model = OnnxModel(checkpoint)
         return model.task, lambda batch_size: pipeline(model=model, batch_size=batch_size)
     import tinymyo_hf
-    from tinymyo_hf.pipelines.loading import checkpoint_task, load_pipeline
 
+    try:
+        from tinymyo_hf.pipelines.loading import checkpoint_task, load_pipeline
+    except ModuleNotFoundError as error:
+        raise PredictionError(
+            f"{checkpoint}: no ONNX export, a folder with model.onnx, and checkpoints need {error.name}, which is not "
+            "installed; make one with `tinymyo export onnx` where it is"
+        ) from error
     tinymyo_hf.register()  # with the library: importing the package from the command line leaves it out
     task = checkpoint_task(checkpoint)
     return task, lambda batch_size: load_pipeline(checkpoint, task, batch_size)

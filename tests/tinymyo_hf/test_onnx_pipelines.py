@@ -230,6 +230,42 @@ def test_another_preprocessing(exports):
     assert turned(x, sampling_rate=2000) == straight != pipeline(model=model)(x, sampling_rate=2000)
 
 
+@pytest.mark.parametrize("samples", [61, 1000, 1999, 4013])
+@pytest.mark.parametrize("window_length", [81, 300, 1000])
+def test_long_recordings_of_typing(exports, samples, window_length):
+    """Of a model whose frames see nothing but their samples, windows change nothing."""
+    read = pipeline(model=exports["typing"])
+    expected = read(noise(samples), sampling_rate=2000)
+    assert read(noise(samples), sampling_rate=2000, window_length=window_length) == expected
+
+
+def test_frames_are_taken_from_the_middle_of_windows(exports, monkeypatch):
+    read = pipeline(model=exports["typing"], window_length=401)  # 19 frames, the next window 10 later
+
+    def run(values):  # the label of a frame is its place in the window
+        return {"logits": np.eye(99, dtype=np.float32)[None, : (values.shape[2] - 41) // 20 + 1]}
+
+    monkeypatch.setattr(read.model, "run", run)
+    found = read(noise(401 + 200 + 180 + 15), sampling_rate=2000)
+    places = [read.vocabulary.get_vocab()[key["character"]] for key in found["characters"]]
+    assert places == [*range(14), *range(4, 14), *range(5, 19)]
+    frames = [round((key["time"] * 2000 - 40) / 20) for key in found["characters"]]
+    assert frames == list(range(38))
+
+
+def test_recordings_that_memory_does_not_hold(exports, monkeypatch):
+    read = pipeline(model=exports["typing"])
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
+    # 2 heads, 148 frames and 4 bytes thrice make 0.53 MB, and 98 frames 0.23 MB
+    with pytest.raises(
+        SignalError, match="recording: 2 s at once take 0.0 GiB .*; pass window_length, .* 8000 samples"
+    ):
+        read(noise(3000), sampling_rate=2000)
+    assert read(noise(3000), sampling_rate=2000, window_length=2000)["keystrokes"]
+    with pytest.raises(SignalError, match="window_length=80: at least 81 samples"):
+        read(noise(3000), sampling_rate=2000, window_length=80)
+
+
 def test_words_of_the_lexicon_beside_the_model(exports, tmp_path):
     pytest.importorskip("flashlight.lib.text.decoder")
     read = pipeline(model=STUBS["speech"].save_export(tmp_path))
@@ -308,7 +344,13 @@ def test_onnxruntime_is_missing(exports, monkeypatch):
 
 def test_predict_takes_exports(exports, tmp_path):
     np.save(tmp_path / "x.npy", noise(600))
-    code = WITHOUT_TORCH.partition("from tinymyo_hf.onnx")[0] + "from tinymyo_hf.cli import app; app()"
+    code = WITHOUT_TORCH.partition("from tinymyo_hf.onnx")[0] + (
+        "from tinymyo_hf.cli import app\n"
+        "from tinymyo_hf.predictions import PredictionError, predict_file\n"
+        "try: predict_file('checkpoint', 'x.npy')\n"
+        "except PredictionError as error: print(error)\n"
+        "app()\n"
+    )
     arguments = [str(exports["classification"]), "x.npy", "--sampling-rate", "200", "--output", "x.csv"]
     environment = os.environ | {"PYTHONPATH": str(Path(tinymyo_hf.__file__).parents[1])}
     done = subprocess.run(
@@ -317,6 +359,10 @@ def test_predict_takes_exports(exports, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     expected = pipeline(model=exports["classification"])(noise(600), sampling_rate=200)
+    assert (
+        "checkpoint: no ONNX export, a folder with model.onnx, and checkpoints need torch"
+        in done.stdout.splitlines()[0]
+    )
     assert f"whole recording: {expected['label']} " in done.stdout and "11 windows written to x.csv" in done.stdout
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 12
     result = CliRunner().invoke(app, ["predict", *arguments[:1], str(tmp_path / "x.npy"), "--decoder", "beam"])

@@ -29,9 +29,8 @@ class ONNXPipeline(EmgTask):
 
     It is called as the transformers pipeline of its task is, and returns what that does: see
     `EmgClassificationPipeline`, `EmgRegressionPipeline`, `EmgEventsPipeline`, `EmgToTextPipeline` and
-    `EmgToAudioPipeline`. Two things differ. Utterances and recordings of typing run unpadded, those of one length
-    together if `batch_size` allows; and a recording of typing goes through the model in one piece, for which memory
-    grows with the square of its length.
+    `EmgToAudioPipeline`. Utterances run unpadded, those of one length together if `batch_size` allows. Of typing see
+    `tinymyo_hf.onnx.typing.ONNXTypingPipeline`.
 
     Attributes:
         task, model: as given to `pipeline`.
@@ -155,11 +154,15 @@ def pipeline(
     if model.task != (task or model.task) or model.task not in _TASKS:
         fix = f'use pipeline("{model.task}")' if model.task in _TASKS else "fine-tune it first, and export it then"
         raise OnnxModelError(f"{model.path}: a model for {model.task}, not for {task or 'any pipeline'}: {fix}")
-    return _class_of(model.task)(model.task, model, batch_size, preprocessing, **settings)
+    return _class_of(model.task, model.config.model_type)(model.task, model, batch_size, preprocessing, **settings)
 
 
 @functools.cache
-def _class_of(task: str) -> type[ONNXPipeline]:
+def _class_of(task: str, model_type: str) -> type[ONNXPipeline]:
+    if model_type == "semg_transformer":
+        from tinymyo_hf.onnx.typing import ONNXTypingPipeline
+
+        return ONNXTypingPipeline
     module, name = _TASKS[task].split(".")
     own = getattr(importlib.import_module(f"tinymyo_hf.tasks.{module}"), name)
     return type(f"ONNX{name.removesuffix('Task')}Pipeline", (own, ONNXPipeline), {"__doc__": ONNXPipeline.__doc__})

@@ -24,6 +24,7 @@ bench: $(VENV)/ready
 
 # Exports open with optimum, in an environment of its own: it needs transformers 4.
 check-optimum: $(VENV)/ready $(OPTIMUM_VENV)/ready
+	rm -rf build/optimum
 	$(BIN)/python tests/export/optimum_export.py build/optimum
 	PYTHONPATH=. $(OPTIMUM_VENV)/bin/python tests/export/optimum_check.py build/optimum
 

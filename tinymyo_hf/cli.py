@@ -327,6 +327,9 @@ def predict(
     raw_type: RawType = None,
     raw_channels: RawChannels = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Samples between windows.")] = None,
+    window_length: Annotated[
+        int | None, typer.Option(min=1, help="Samples of a window; of typing for exports.")
+    ] = None,
     resample: Annotated[bool, typer.Option("--resample", help="Convert recordings at another rate.")] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows at once.")] = None,
     decoder: Annotated[
@@ -362,6 +365,7 @@ def predict(
         output,
         sampling_rate=sampling_rate,
         stride=stride,
+        window_length=window_length,
         on_rate_mismatch="resample" if resample else None,
         batch_size=batch_size,
         read_options={name: value for name, value in read_options.items() if value is not None},

@@ -253,7 +253,7 @@ def test_frames_are_taken_from_the_middle_of_windows(exports, monkeypatch):
     assert frames == list(range(38))
 
 
-def test_recordings_that_memory_does_not_hold(exports, monkeypatch):
+def test_recordings_that_memory_does_not_hold(exports, tmp_path, monkeypatch):
     read = pipeline(model=exports["typing"])
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
     # 2 heads, 148 frames and 4 bytes thrice make 0.53 MB, and 98 frames 0.23 MB
@@ -261,7 +261,11 @@ def test_recordings_that_memory_does_not_hold(exports, monkeypatch):
         SignalError, match="recording: 2 s at once take 0.0 GiB .*; pass window_length, .* 8000 samples"
     ):
         read(noise(3000), sampling_rate=2000)
-    assert read(noise(3000), sampling_rate=2000, window_length=2000)["keystrokes"]
+    keys = read(noise(3000), sampling_rate=2000, window_length=2000)["keystrokes"]
+    np.save(tmp_path / "x.npy", noise(3000))
+    arguments = ["predict", str(exports["typing"]), str(tmp_path / "x.npy"), "--sampling-rate", "2000"]
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+    assert keys in CliRunner().invoke(app, [*arguments, "--window-length", "2000"]).stdout
     with pytest.raises(SignalError, match="window_length=80: at least 81 samples"):
         read(noise(3000), sampling_rate=2000, window_length=80)
 

@@ -130,6 +130,19 @@ def noise_windows(
     return CalibrationWindows(values, None, "noise")
 
 
+def windows_or_noise(
+    source: str | os.PathLike | None,
+    preprocessing: Any,
+    config: PreTrainedConfig,
+    split: str = "train",
+    limit: int | None = None,
+) -> CalibrationWindows:
+    """As `read_windows`, but `noise_windows` without a source."""
+    if source is None:
+        return noise_windows(preprocessing, config)
+    return read_windows(source, preprocessing, config, split, limit)
+
+
 def _usual_samples(preprocessing: Any, config: PreTrainedConfig) -> int:
     if config.model_type == "semg_transformer":
         return config.receptive_field + _NOISE_FRAMES * config.hop_length

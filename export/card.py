@@ -9,12 +9,13 @@ Nothing in it is measured: it travels inside the ONNX file too, whose bytes depe
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from export.report import PRECISIONS
+from export.report import PRECISIONS, RUNTIMES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -46,6 +47,8 @@ def export_card(
     config: PreTrainedConfig,
     preprocessing: Any,
     source_card: str | None = None,
+    runtime: str = "onnx",
+    use: Sequence[str] | None = None,
 ) -> str:
     """The text of `README.md`.
 
@@ -56,6 +59,8 @@ def export_card(
         config, preprocessing: of the model.
         source_card: text of the checkpoint's own card, whose licence and description are carried on; None where it has
             none.
+        runtime: one of `export.report.RUNTIMES`, that the export is for.
+        use: paragraphs that say how to run it; by default those for onnxruntime.
     """
     known, text = {}, ""
     if source_card:
@@ -63,20 +68,20 @@ def export_card(
         known, text = source.data.to_dict(), source.text
     base = known.get("base_model") if Path(checkpoint).expanduser().exists() else checkpoint
     data = ModelCardData(
-        library_name="onnx",
-        tags=list(dict.fromkeys([*known.get("tags", ()), "onnx", "onnxruntime", "emg", dtype])),
+        library_name=runtime,
+        tags=list(dict.fromkeys([*known.get("tags", ()), *_TAGS[runtime], "emg", dtype])),
         base_model=base,
         **{name: known[name] for name in _CARRIED if name in known},
         **({"base_model_relation": "quantized"} if base and dtype != "fp32" else {}),
     )
     sections = [
-        f"# {_title(text, checkpoint)} as ONNX, {PRECISIONS[dtype]}",
-        f"Task: {task}. Made from `{_name(checkpoint)}` by tinymyo-hf. {_PRECISION[dtype]} How far its outputs are "
-        "from those of the PyTorch model, how fast it runs and what it needs is in `report.md`.",
+        f"# {_title(text, checkpoint)} as {RUNTIMES[runtime]}, {PRECISIONS[dtype]}",
+        f"Task: {task}. Made from `{short_name(checkpoint)}` by tinymyo-hf. {_PRECISION[dtype]} How far its outputs "
+        "are from those of the PyTorch model, how fast it runs and what it needs is in `report.md`.",
         "## Use",
-        *_use(task, config, preprocessing),
+        *(_use(task, config, preprocessing) if use is None else use),
         "## Files",
-        _FILES,
+        f"{_PROGRAMS[runtime]}\n{_FILES}",
         "## Licence",
         _licence(known, dtype, base),
         *_source_text(text, checkpoint),
@@ -84,13 +89,18 @@ def export_card(
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-_FILES = """- `model.onnx`: the graph. Its metadata hold the contents of the checkpoint's files that are named here.
-- `config.json`, `preprocessor_config.json` and what decoding needs: as in the checkpoint.
+_TAGS = {"onnx": ("onnx", "onnxruntime"), "executorch": ("executorch", "xnnpack")}
+_PROGRAMS = {
+    "onnx": "- `model.onnx`: the graph. Its metadata hold the contents of the checkpoint's files that are named here.",
+    "executorch": "- `model.pte`: the program; `export.json`: its inputs and outputs, for transformers.",
+}
+_FILES = """- `config.json`, `preprocessor_config.json` and what decoding needs: as in the checkpoint.
 - `report.json`, `report.md`: what was verified and measured."""
 
 
-def _name(checkpoint: str) -> str:
-    """A folder's name, without the folders it is in; ids of the Hub as they are."""
+def short_name(checkpoint: str) -> str:
+    """A folder's name, without the folders it is in, which are nobody's business but the user's; ids of the Hub as they
+    are."""
     path = Path(checkpoint).expanduser()
     return path.resolve().name if path.exists() else checkpoint
 
@@ -98,7 +108,7 @@ def _name(checkpoint: str) -> str:
 def _title(text: str, checkpoint: str) -> str:
     """Of the checkpoint's card."""
     heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
-    return heading.group(1).strip() if heading else _name(checkpoint)
+    return heading.group(1).strip() if heading else short_name(checkpoint)
 
 
 def _use(task: str, config: PreTrainedConfig, preprocessing: Any) -> list[str]:
@@ -155,4 +165,6 @@ def _source_text(text: str, checkpoint: str) -> list[str]:
     for line in text.splitlines():
         code ^= line.startswith("```")
         lines.append(f"#{line}" if line.startswith("#") and not code else line)
-    return [f"*What follows is the card of the checkpoint `{_name(checkpoint)}`.*", "\n".join(lines)] if lines else []
+    return (
+        [f"*What follows is the card of the checkpoint `{short_name(checkpoint)}`.*", "\n".join(lines)] if lines else []
+    )

@@ -63,8 +63,8 @@ def trace(
     """
     need("onnx", "onnxscript")
     _check(model, dynamic, opset, length)
-    prepared = _prepared(model)
-    inputs = _sample_inputs(prepared, dynamic, length)
+    prepared = prepare(model)
+    inputs = sample_inputs(prepared, dynamic, length)
     proto = _export(prepared, inputs, _dynamic_shapes(inputs, dynamic), opset, quantizer)
     _keep_outputs(proto, output_names(model))
     for given, name in zip(proto.graph.input, inputs, strict=True):
@@ -117,7 +117,7 @@ def _takes_any_channels(model: PreTrainedModel) -> bool:
     return headless or config.channel_fusion == "mean"
 
 
-def _prepared(model: PreTrainedModel) -> PreTrainedModel:
+def prepare(model: PreTrainedModel) -> PreTrainedModel:
     """A copy in float32 whose graph is lean."""
     import torch
 
@@ -143,7 +143,7 @@ def _rotate_halves(attention: Any) -> None:
     attention.rotates_halves = True
 
 
-def _sample_inputs(model: PreTrainedModel, dynamic: Sequence[str], length: int | None) -> dict[str, torch.Tensor]:
+def sample_inputs(model: PreTrainedModel, dynamic: Sequence[str], length: int | None) -> dict[str, torch.Tensor]:
     """Inputs to trace with; no axis that is dynamic is 1 long, which would be taken as fixed."""
     import torch
 
@@ -178,7 +178,7 @@ def _dynamic_shapes(inputs: dict[str, Any], dynamic: Sequence[str]) -> dict[str,
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """The exporters report their progress on stdout, and their own deprecations."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -200,7 +200,7 @@ def _export(
     import onnx_ir
     from transformers.exporters import OnnxConfig, OnnxExporter
 
-    with _silence():
+    with silenced():
         config = OnnxConfig(dynamic_shapes=shapes, opset_version=opset, quantizer=quantizer)
         exported = OnnxExporter().export(model, inputs, config)
         return onnx_ir.to_proto(exported.program)

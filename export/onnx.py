@@ -6,12 +6,11 @@ report = export_onnx("runs/uci_emg_200", "uci-int8", dtype="int8", calibration="
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from export.calibration import CalibrationWindows, noise_windows, read_windows
-from export.card import export_card
+from export.calibration import CalibrationWindows, read_windows, windows_or_noise
+from export.card import export_card, short_name
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError
 from export.extras import need
@@ -19,7 +18,7 @@ from export.folder import check_out, in_the_making
 from export.graph import OPSET, Dimension, trace
 from export.metadata import describe
 from export.onnx_int8 import Converted, Int8, check_calibration, check_settings, quantize
-from export.verification import TOLERANCES, Tolerance, verify
+from export.verification import Tolerance, tolerance_of, verify
 
 if TYPE_CHECKING:
     import onnx
@@ -83,9 +82,9 @@ def export_onnx(
     source = load_checkpoint(str(checkpoint))
     if dtype == "int8":
         check_calibration(source, int8, calibration)
-    windows = _windows(source, calibration, calibration_split, limit)
+    windows = windows_or_noise(calibration, source.extractor, source.model.config, calibration_split, limit)
     held_out = _held_out(source, calibration, evaluation)
-    tolerance = _tolerance(dtype, agreement)
+    tolerance = tolerance_of(dtype, agreement)
     length = None if "time" in dynamic else windows.values.shape[2]
     axes = {"dynamic": dynamic, "opset": opset, "length": length}
     converted = _convert(source, trace(source.model, **axes), dtype, int8, windows, tolerance, axes)
@@ -100,7 +99,7 @@ def export_onnx(
             converted.sweep.plot(unfinished / SENSITIVITY, converted.quantization["float_layers"])
         return write_report(
             unfinished,
-            checkpoint=_name(checkpoint),
+            checkpoint=short_name(str(checkpoint)),
             task=source.task,
             dtype=dtype,
             verification=verification,
@@ -111,12 +110,6 @@ def export_onnx(
         )
 
 
-def _name(checkpoint: str | Path) -> str:
-    """A folder's own name: where it lies is nobody's business but the user's."""
-    path = Path(checkpoint).expanduser()
-    return path.resolve().name if path.exists() else str(checkpoint)
-
-
 def _check(dtype: str, int8: Int8 | None) -> None:
     if dtype not in get_args(Dtype):
         raise ExportError(f"dtype={dtype!r}: unknown; use one of {', '.join(get_args(Dtype))}")
@@ -124,12 +117,6 @@ def _check(dtype: str, int8: Int8 | None) -> None:
         raise ExportError(f"int8: for dtype='int8', not {dtype!r}; leave it out")
     if int8 is not None:
         check_settings(int8)
-
-
-def _windows(source: Checkpoint, calibration: str | Path | None, split: str, limit: int) -> CalibrationWindows:
-    if calibration is None:
-        return noise_windows(source.extractor, source.model.config)
-    return read_windows(calibration, source.extractor, source.model.config, split, limit)
 
 
 def _held_out(
@@ -144,15 +131,6 @@ def _held_out(
 
     splits, _ = load_prepared(str(Path(calibration).expanduser()))
     return read_windows(calibration, source.extractor, config, "test") if len(splits.get("test", ())) else None
-
-
-def _tolerance(dtype: str, agreement: float | None) -> Tolerance:
-    usual = TOLERANCES[dtype]
-    if agreement is None:
-        return usual
-    if dtype == "fp32":
-        raise ExportError("agreement: fp32 agrees to rounding; leave it out")
-    return Tolerance(**asdict(usual) | {"agreement": agreement})
 
 
 def _convert(

@@ -6,7 +6,7 @@ quantizer = pt2e_quantizer(model, windows)   # for other exporters of the librar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
 
 
 def pt2e_quantizer(
-    model: PreTrainedModel, windows: np.ndarray, batch_size: int = 1, dynamic: bool = False, outputs: bool = False
+    model: PreTrainedModel,
+    windows: np.ndarray,
+    keep_float: Collection[str] = (),
+    dynamic: bool = False,
+    batch_size: int = 1,
 ) -> PT2EQuantizer:
     """What the exporters of the library quantize a model of the family with.
 
     Args:
         model: to be exported.
         windows: float32 (windows, channels, time) to calibrate on.
-        batch_size: of the calls for that; graphs with a fixed batch take no other one than their own.
-        dynamic, outputs: as for `export.pt2e_layers.Int8Layers`.
+        keep_float, dynamic: as for `export.pt2e_layers.Int8Layers`.
+        batch_size: of the calls for calibration; graphs with a fixed batch take no other one than their own.
 
     Raises:
         ImportError: torchao is missing; the message names the extra.
@@ -42,7 +46,7 @@ def pt2e_quantizer(
 
     starts = range(0, len(windows), batch_size)
     batches = [_inputs(model, windows[start : start + batch_size]) for start in starts]
-    return PT2EQuantizer(Int8Layers(dynamic, outputs), calibration_dataset=batches)
+    return PT2EQuantizer(Int8Layers(keep_float, dynamic), calibration_dataset=batches)
 
 
 def _inputs(model: PreTrainedModel, windows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -60,6 +64,7 @@ def _inputs(model: PreTrainedModel, windows: np.ndarray) -> dict[str, torch.Tens
 def quantize_pt2e(
     model: PreTrainedModel,
     windows: np.ndarray,
+    keep_float: Collection[str] = (),
     dynamic: Sequence[Dimension] = ("batch", "time"),
     opset: int = OPSET,
     length: int | None = None,
@@ -71,6 +76,7 @@ def quantize_pt2e(
         model: any model of the family; it is not changed.
         windows: float32 (windows, channels, time), preprocessed, of which ranges are measured: the smallest and the
             largest value.
+        keep_float: names of layers to leave as they are.
         dynamic, opset, length: as for `export.graph.trace`.
         batch_size: windows in a call while ranges are measured, where "batch" is dynamic.
 
@@ -78,7 +84,7 @@ def quantize_pt2e(
         ExportError: as `export.graph.trace`.
         ImportError: onnx, onnxscript or torchao are missing; the message names the extra.
     """
-    quantizer = pt2e_quantizer(model, windows, batch_size if "batch" in dynamic else 1)
+    quantizer = pt2e_quantizer(model, windows, keep_float, batch_size=batch_size if "batch" in dynamic else 1)
     graph = trace(model, dynamic, opset, length, quantizer)
     _fold_transposes(graph)
     _name_layers(graph)

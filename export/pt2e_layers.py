@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver, PlaceholderObserver
@@ -14,18 +16,19 @@ _EPS = 2.0**-20
 
 
 class Int8Layers(Quantizer):
-    """Linear layers and convolutions: weights int8, symmetric, with one scale per output channel; inputs int8, with one
-    scale and zero point. All between layers stays in float.
+    """Linear layers and convolutions: weights int8, symmetric, with one scale per output channel; inputs int8, with a
+    scale and a zero point. What layers make, and all between them, stays in float.
 
     Args:
+        keep_float: names of modules to leave as they are.
         dynamic: inputs get their range from themselves in every call, and convolutions stay in float; otherwise ranges
             are those of calibration.
-        outputs: the outputs of layers are int8 as well: kernels that write nothing else need that.
     """
 
-    def __init__(self, dynamic: bool = False, outputs: bool = False):
+    def __init__(self, keep_float: Collection[str] = (), dynamic: bool = False):
         super().__init__()
-        self.layers = _LAYERS[:1] if dynamic else _LAYERS
+        self.keep_float = set(keep_float)
+        self.kinds = _LAYERS[:1] if dynamic else _LAYERS
         self.inputs = QuantizationSpec(
             dtype=torch.int8,
             quant_min=-128,
@@ -42,18 +45,21 @@ class Int8Layers(Quantizer):
             ch_axis=0,
             observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=_EPS),
         )
-        self.outputs = self.inputs if outputs else None
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark the layers of a graph."""
         for node in model.graph.nodes:
-            if node.target in self.layers and isinstance(node.args[1], Node) and node.args[1].op == "get_attr":
+            if self._is_quantized(node):
                 node.meta[_ANNOTATION] = QuantizationAnnotation(
-                    input_qspec_map={node.args[0]: self.inputs, node.args[1]: self.weights},
-                    output_qspec=self.outputs,
-                    _annotated=True,
+                    input_qspec_map={node.args[0]: self.inputs, node.args[1]: self.weights}, _annotated=True
                 )
         return model
+
+    def _is_quantized(self, node: Node) -> bool:
+        """Weights that are computed, as normalised ones are, are no layer's own."""
+        if node.target not in self.kinds or node.args[1].op != "get_attr":
+            return False
+        return node.args[1].target.removesuffix(".weight") not in self.keep_float
 
     def validate(self, model: GraphModule) -> None:
         """Nothing to check: what is no layer was left alone."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from export.calibration import CalibrationWindows
 from export.comparison import Comparison, Difference, ShapeCheck, Tally, VerificationError, checked, open_session
+from export.errors import ExportError
 
 if TYPE_CHECKING:
     import onnx
@@ -46,6 +47,19 @@ TOLERANCES = {
     "fp16": Tolerance(agreement=0.99, relative=0.01),
     "int8": Tolerance(agreement=0.99, relative=0.1),
 }
+
+
+def tolerance_of(dtype: str, agreement: float | None = None) -> Tolerance:
+    """The usual one, but for another least agreement where one is given.
+
+    Raises:
+        ExportError: an agreement for float32.
+    """
+    if agreement is None:
+        return TOLERANCES[dtype]
+    if dtype == "fp32":
+        raise ExportError("agreement: fp32 agrees to rounding; leave it out")
+    return replace(TOLERANCES[dtype], agreement=agreement)
 
 
 @dataclass(frozen=True)

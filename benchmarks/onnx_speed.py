@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib.metadata
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -30,6 +31,7 @@ BATCHES = (1, 32)
 CLASSES = 6
 CANDIDATES = ("eager", "compiled", "fp32", "fp16", "int8 static", "int8 dynamic")
 CALIBRATION_WINDOWS = 16
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def load(checkpoint: str | None, channels: int) -> PreTrainedModel:
@@ -123,6 +125,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=20, help="at batch 1; a quarter of them at larger batches")
     parser.add_argument("--shapes", default=",".join(f"{c}x{t}" for c, t in SHAPES))
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu counts this process's own work alone: for one thread on a machine that is busy with other things",
+    )
     parser.add_argument("--candidates", default=",".join(CANDIDATES), help=f"some of: {', '.join(CANDIDATES)}")
     options = parser.parse_args(arguments)
     options.shapes = [tuple(map(int, shape.split("x"))) for shape in options.shapes.split(",")]
@@ -137,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "onnxruntime"))
-    print(f"{options.checkpoint or 'random weights'}; {versions}; {options.threads} thread(s); (x) = times faster than")
+    print(f"{options.checkpoint or 'random weights'}; {versions}; {options.threads} thread(s), {options.clock} time")
     for channels, samples in options.shapes:
         model = load(options.checkpoint, channels)
         if model.config.num_channels != channels:
@@ -150,10 +158,12 @@ def main(arguments: list[str] | None = None) -> None:
         sizes = {name: graph.ByteSize() for name, graph in graphs.items()}
         for batch in options.batches:
             print(f"({channels}, {samples}), batch {batch}", flush=True)
-            print("                median ms    min ms  (x) eager  compiled      fp32        MB")
+            print(f"{'times faster than:':>49s}")
+            print("                median ms    min ms     eager  compiled      fp32        MB")
             with torch.inference_mode():
                 calls = candidates_of(model, sessions, options.candidates, noise(batch, channels, samples))
-                times = interleaved(calls, options.repeats if batch == 1 else max(3, options.repeats // 4))
+                repeats = options.repeats if batch == 1 else max(3, options.repeats // 4)
+                times = interleaved(calls, repeats, clock=CLOCKS[options.clock])
             print(table(times, sizes), flush=True)
 
 

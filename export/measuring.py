@@ -153,7 +153,10 @@ def _sizes(session: Any, batch_sizes: Sequence[int]) -> Sequence[int]:
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2
+    candidates: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each call; one call of each candidate in turn, so that all see the same disturbances."""
     for _ in range(warmup):
@@ -162,9 +165,9 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats):
         for name, call in candidates.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return times
 
 

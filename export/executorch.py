@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from export.calibration import CalibrationWindows, windows_or_noise
+from export.calibration import windows_or_noise
 from export.card import export_card, short_name
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError
@@ -41,8 +41,8 @@ class _Shape:
     """Of the windows that a program takes.
 
     Attributes:
-        samples: of the windows it is traced and verified with.
-        longest: most samples where "time" is dynamic, for which memory is planned.
+        samples: of the windows that it is verified with.
+        longest: most samples, the same ones unless "time" is dynamic.
         dynamic: the axis that may differ from call to call, None for windows of one shape.
     """
 
@@ -93,13 +93,13 @@ def export_executorch(
         PredictionError: the checkpoint cannot be loaded.
         ImportError: packages of the extra `executorch` are missing.
     """
+    _check(dtype, dynamic, longest)
     need("executorch", "torchao", extra="executorch")
     folder = check_out(out, overwrite)
-    _check(dtype, dynamic, longest)
     source = load_checkpoint(str(checkpoint))
     windows = windows_or_noise(calibration, source.extractor, source.model.config, calibration_split, limit)
-    shape = _shape(windows.values.shape[2], dynamic, longest)
-    program = _program(source, dtype, shape, windows)
+    shape = _shape(source, windows.values.shape[2], dynamic, longest)
+    program = _program(source, dtype, shape)
     with in_the_making(folder) as unfinished:
         source.save(unfinished)
         program.save_pretrained(unfinished)
@@ -133,13 +133,18 @@ def _check(dtype: str, dynamic: str | None, longest: int | None) -> None:
         raise ExportError("longest: for dynamic='time'; leave it out")
 
 
-def _shape(samples: int, dynamic: Axis | None, longest: int | None) -> _Shape:
+def _shape(source: Checkpoint, samples: int, dynamic: Axis | None, longest: int | None) -> _Shape:
+    if dynamic != "time":
+        return _Shape(samples, samples, dynamic)
     least = 2 * samples  # the program is verified on longer windows as well
     longest = 2 * least if longest is None else longest
+    config = source.model.config
     if longest < least:
         raise ExportError(
             f"longest={longest}: use at least {least}, twice the windows that are verified on, or give shorter windows"
         )
+    if config.model_type == "tinymyo" and config.stem == "patches" and longest % config.patch_size:
+        raise ExportError(f"longest={longest}: no multiple of the model's patch_size {config.patch_size}")
     return _Shape(samples, longest, dynamic)
 
 
@@ -149,19 +154,19 @@ def _settings(shape: _Shape) -> dict[str, Any]:
     return {"batch": f"up to {MOST_WINDOWS}" if shape.dynamic == "batch" else 1, "samples": shape.samples}
 
 
-def _program(source: Checkpoint, dtype: str, shape: _Shape, windows: CalibrationWindows) -> ExportedModel:
+def _program(source: Checkpoint, dtype: str, shape: _Shape) -> ExportedModel:
     from transformers.exporters import ExecutorchConfig, ExecutorchExporter
 
     prepared = prepare(source.model)
     dynamic = () if shape.dynamic is None else (shape.dynamic,)
-    inputs = sample_inputs(prepared, dynamic, shape.samples)
+    # Memory is planned for what it is traced with.
+    inputs = sample_inputs(prepared, dynamic, shape.longest)
     quantizer = None
     if dtype == "int8":
         from export.pt2e import pt2e_quantizer
 
-        # Ranges are not measured, but one call has to be made.
-        batch = len(inputs["input_values"])
-        quantizer = pt2e_quantizer(prepared, windows.values[:batch], dynamic=True, batch_size=batch)
+        values = inputs["input_values"].numpy()  # no ranges are measured on it
+        quantizer = pt2e_quantizer(prepared, values, dynamic=True, batch_size=len(values))
     config = ExecutorchConfig(dynamic_shapes=_dynamic_shapes(inputs, source, shape), quantizer=quantizer)
     try:
         with silenced():

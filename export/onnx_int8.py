@@ -40,7 +40,7 @@ class Int8:
 
     Attributes:
         method: "static" (ranges of activations from calibration), "dynamic" (from every input anew), or "pt2e" (by
-            torchao before tracing; static).
+            torchao before tracing; static, with the smallest and the largest value).
         calibrate_method: of "static": "minmax", "percentile" or "entropy" of the windows of calibration; None takes the
             ranges of quantization-aware training where the checkpoint has them, else "minmax".
         keep_float: names of layers that stay in float, or "auto": the first and last ones and convolutions (none where
@@ -79,7 +79,7 @@ def check_settings(int8: Int8) -> None:
     if int8.method != "static" and int8.calibrate_method is not None:
         raise ExportError(f"int8.calibrate_method: for the method static, not {int8.method}; leave it out")
     if int8.method == "pt2e" and (int8.keep_float != "auto" or int8.sweep):
-        raise ExportError("int8.method='pt2e' quantizes every layer; leave keep_float and sweep out")
+        raise ExportError("int8.method='pt2e' keeps the default layers in float; leave keep_float and sweep out")
 
 
 def check_calibration(source: Checkpoint, int8: Int8, calibration: str | Path | None) -> None:
@@ -120,7 +120,10 @@ def quantize(
         return _quantized(source, graph, int8, windows, tolerance)
     from export.pt2e import quantize_pt2e
 
-    return Converted(quantize_pt2e(source.model, windows.values, **axes), {"method": "pt2e"})
+    kept = float_by_default(graph)
+    return Converted(
+        quantize_pt2e(source.model, windows.values, kept, **axes), {"method": "pt2e", "float_layers": kept}
+    )
 
 
 def _quantized(

@@ -46,6 +46,7 @@ EXTRAS = {
     "peft": "lora",
     "pylsl": "lsl",
     "soundfile": "speech",
+    "torchao": "pt2e",
 }
 OUR_PACKAGES = ("tinymyo_hf", "dataset_builders", "trainers", "export")
 TABLE_ROWS = 20
@@ -386,7 +387,8 @@ def predict(
 
 for without_fields in (info, convert, simulate, build_lm):
     _command()(without_fields)
-_command(export_app)(cli_export.onnx)
+for export_command in (cli_export.executorch, cli_export.onnx):
+    _command(export_app)(export_command)
 
 
 def _builder_fields(arguments: list[str]) -> dict[str, Any]:

@@ -21,6 +21,11 @@ class MobilePrecision(StrEnum):
     int8 = "int8"
 
 
+class Axis(StrEnum):
+    batch = "batch"
+    time = "time"
+
+
 class Method(StrEnum):
     static = "static"
     dynamic = "dynamic"
@@ -125,6 +130,57 @@ def onnx(
         overwrite=overwrite or _agreed(out),
     )
     typer.echo(_told(report, out))
+
+
+def executorch(
+    context: typer.Context,
+    checkpoint: Annotated[str, CHECKPOINT],
+    out: Annotated[Path, OUT],
+    dtype: Annotated[MobilePrecision, typer.Option(help="Precision of the layers.")] = MobilePrecision.fp32,
+    dynamic: Annotated[
+        Axis | None,
+        typer.Option(
+            help="Axis that may differ from call to call: batch (up to 32 windows of one length) or time (one window "
+            "of up to --longest samples). By default neither: one window of one length."
+        ),
+    ] = None,
+    longest: Annotated[
+        int | None, typer.Option(help="Most samples of a window, for --dynamic time; by default four of its windows.")
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Windows that the program is verified on: a folder made by prepare, or .npy or .npz (windows, "
+            "channels, time), preprocessed; otherwise noise."
+        ),
+    ] = None,
+    calibration_split: CalibrationSplit = "train",
+    limit: Limit = 512,
+    agreement: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least share of windows that int8 decides as PyTorch does; by default 0.99."),
+    ] = None,
+    measure: Measure = True,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a model as an ExecuTorch program for phones (XNNPACK), verified against PyTorch."""
+    from export.executorch import export_executorch
+    from export.report import render_report
+
+    report = export_executorch(
+        checkpoint,
+        out,
+        dtype=dtype.value,
+        dynamic=None if dynamic is None else dynamic.value,
+        longest=longest,
+        calibration=calibration,
+        calibration_split=calibration_split,
+        limit=limit,
+        agreement=agreement,
+        measured=measure,
+        overwrite=overwrite or _agreed(out),
+    )
+    typer.echo(f"{render_report(report)}\n{out / 'model.pte'} is ready")
 
 
 def _layers(keep_float: str) -> str | list[str]:

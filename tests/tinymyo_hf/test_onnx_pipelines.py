@@ -161,7 +161,9 @@ def test_exported_networks(name, tmp_path):
     predict = library_pipeline(stub.task, model=str(tmp_path / "model"), device="cpu")
     exported = pipeline(model=tmp_path / "export")
     for recordings, settings in CALLS[name]:
-        assert_alike(exported(recordings, **settings), predict(recordings, **settings))
+        found = exported(recordings, **settings)
+        assert_alike(found, predict(recordings, **settings))
+        assert stub.task != "emg-to-text" or all(one["text"] for one in (found if isinstance(found, list) else [found]))
 
 
 def test_forms_of_input(exports, tmp_path):

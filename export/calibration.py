@@ -136,10 +136,11 @@ def windows_or_noise(
     config: PreTrainedConfig,
     split: str = "train",
     limit: int | None = None,
+    samples: int | None = None,
 ) -> CalibrationWindows:
-    """As `read_windows`, but `noise_windows` without a source."""
+    """As `read_windows`, but `noise_windows` (of so many samples) without a source."""
     if source is None:
-        return noise_windows(preprocessing, config)
+        return noise_windows(preprocessing, config, samples=samples)
     return read_windows(source, preprocessing, config, split, limit)
 
 

@@ -5,7 +5,7 @@ report = export_onnx("runs/uci_emg_200", "uci-int8", dtype="int8", calibration="
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -42,6 +42,7 @@ def export_onnx(
     agreement: float | None = None,
     measured: bool = True,
     overwrite: bool = False,
+    say: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Write a model as ONNX to a folder, which appears only if its outputs are those of PyTorch.
 
@@ -62,6 +63,7 @@ def export_onnx(
         agreement: least share of windows that fp16 or int8 decide as PyTorch does, 0.99 by default.
         measured: whether latency and memory are measured for the report.
         overwrite: replace another export in `out`.
+        say: is told each step as it begins.
 
     Returns:
         The content of `report.json`.
@@ -82,19 +84,31 @@ def export_onnx(
     source = load_checkpoint(str(checkpoint))
     if dtype == "int8":
         check_calibration(source, int8, calibration)
-    windows = windows_or_noise(calibration, source.extractor, source.model.config, calibration_split, limit)
+    extractor, config = source.extractor, source.model.config
+    fixed = None if "time" in dynamic else getattr(extractor, "window_length", None)
+    windows = windows_or_noise(calibration, extractor, config, calibration_split, limit, fixed)
     held_out = _held_out(source, calibration, evaluation)
     tolerance = tolerance_of(dtype, agreement)
     length = None if "time" in dynamic else windows.values.shape[2]
     axes = {"dynamic": dynamic, "opset": opset, "length": length}
-    converted = _convert(source, trace(source.model, **axes), dtype, int8, windows, tolerance, axes)
+    say("tracing the model")
+    graph = trace(source.model, **axes)
+    if dtype != "fp32":
+        say(f"converting the graph to {dtype}")
+    converted = _convert(source, graph, dtype, int8, windows, tolerance, axes)
     with in_the_making(folder) as unfinished:
         source.save(unfinished)
         _write(converted.proto, unfinished, source, dtype)
         path = unfinished / FILE
+        say(f"comparing with PyTorch on {len(windows):,} windows ({windows.source})")
         verification = verify(source.model, path, windows, dtype, tolerance)
-        second = None if held_out is None else verify(source.model, path, held_out, dtype, Tolerance())
-        measurement = measure(source.model, path, windows.values.shape[1:], converted.others) if measured else None
+        second = measurement = None
+        if held_out is not None:
+            say(f"comparing with PyTorch on {len(held_out):,} windows ({held_out.source})")
+            second = verify(source.model, path, held_out, dtype, Tolerance())
+        if measured:
+            say("measuring latency and memory")
+            measurement = measure(source.model, path, windows.values.shape[1:], converted.others)
         if converted.sweep is not None:
             converted.sweep.plot(unfinished / SENSITIVITY, converted.quantization["float_layers"])
         return write_report(

@@ -128,6 +128,7 @@ def onnx(
         agreement=agreement,
         measured=measure,
         overwrite=overwrite or _agreed(out),
+        say=lambda step: typer.echo(f"{step} ...", err=True),
     )
     typer.echo(_told(report, out))
 

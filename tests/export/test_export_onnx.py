@@ -154,6 +154,20 @@ def test_models_of_text_take_their_vocabulary_along(tmp_path):
         )
 
 
+def test_a_fixed_window_is_that_of_the_preprocessing(tmp_path):
+    folder = tmp_path / "checkpoint"
+    small_model("events").save_pretrained(folder)
+    TinyMyoFeatureExtractor(
+        feature_size=16, sampling_rate=2000, band_pass=None, notch_frequencies=(), normalization="none",
+        window_length=600, stride=300, patch_size=10,
+    ).save_pretrained(folder)  # fmt: skip
+    steps = []
+    export_onnx(str(folder), tmp_path / "out", dynamic=("batch",), measured=False, say=steps.append)
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["batch", 16, 600]
+    assert steps == ["tracing the model", "comparing with PyTorch on 32 windows (noise)"]
+
+
 def test_nothing_is_left_where_outputs_differ(checkpoint, windows, tmp_path, monkeypatch):
     """As after a defect of the exporter, or of the runtime."""
     from export.graph import trace

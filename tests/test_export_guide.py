@@ -1,0 +1,63 @@
+"""The guides of exports say what the package does: commands, options, recipes, code."""
+
+import ast
+import re
+import shlex
+import textwrap
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from tinymyo_hf import cli_export
+from tinymyo_hf.cli import app
+from tinymyo_hf.tasks import TASK_OF_HEAD
+from trainers.parsing import parse_recipe
+
+ROOT = Path(__file__).parents[1]
+TEXTS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("export*.md")}
+COMMANDS = [
+    shlex.split(line, comments=True) for text in TEXTS.values() for line in re.findall(r"^(tinymyo .*)$", text, re.M)
+]
+
+
+def command_of(words):
+    command = get_command(app).commands[words[1]]
+    return command.commands[words[2]] if hasattr(command, "commands") else command
+
+
+def options_of(command):
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_commands_exist_with_their_recipes_and_options(words):
+    given = {word for word in words if word.startswith("--")}
+    if words[1] == "train":
+        parse_recipe(words[2], words[3:])
+    else:
+        assert given <= options_of(command_of(words))
+
+
+def test_options_named_in_the_text_exist():
+    known = options_of(command_of(["tinymyo", "export", "onnx"])) | options_of(
+        command_of(["tinymyo", "export", "executorch"])
+    )
+    named = set(re.findall(r"`(--[a-z0-9-]+)", TEXTS["export.md"]))
+    assert {"--agreement", "--int8-method", "--sweep"} <= named <= known, named - known
+
+
+def test_values_named_in_the_text_are_those_there_are():
+    for option, values in (("--int8-method", cli_export.Method), ("--calibrate-method", cli_export.Ranges)):
+        rows = "\n".join(line for line in TEXTS["export.md"].splitlines() if line.startswith(f"| `{option}"))
+        assert all(value in rows for value in values), option
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_code_is_python(name):
+    for block in re.findall(r"```python\n(.*?)```", TEXTS[name], re.S):
+        ast.parse(textwrap.dedent(block))
+
+
+def test_pipelines_named_in_the_text_are_all_there_are():
+    assert set(re.findall(r"\bemg-[a-z-]+", TEXTS["export.md"])) == set(TASK_OF_HEAD.values())

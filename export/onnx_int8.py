@@ -157,8 +157,9 @@ def _quantizer(
     if int8.method == "dynamic":
         return functools.partial(quantize_dynamic_int8, graph), {"method": "dynamic"}
     if _ranges_are_trained(source, int8):
-        ranges, found = trained_ranges(graph, source.ranges), "in quantization-aware training"
-    else:
-        found = int8.calibrate_method or "minmax"
-        ranges = measure_ranges(graph, windows.values, found)
+        ranges = trained_ranges(graph, source.ranges)
+        trained = functools.partial(quantize_with_ranges, graph, ranges, weight_bits=8)  # as in training
+        return trained, {"method": "static", "ranges": "in quantization-aware training"}
+    found = int8.calibrate_method or "minmax"
+    ranges = measure_ranges(graph, windows.values, found)
     return functools.partial(quantize_with_ranges, graph, ranges), {"method": "static", "ranges": found}

@@ -23,7 +23,7 @@ FILE = "activation_ranges.json"
 
 
 def trained_ranges(model: onnx.ModelProto, path: str | Path) -> TensorsData:
-    """What `export.onnx_quantization.quantize_with_ranges` needs, from the file of a checkpoint.
+    """What `export.onnx_quantization.quantize_with_ranges` needs (with 8 bits), from the file of a checkpoint.
 
     Args:
         model: the float32 graph of that checkpoint.

@@ -91,11 +91,11 @@ def rounded(values, scale, zero_point, low, high):
     return (np.clip(np.round(values / scale) + zero_point, low, high) - zero_point) * scale
 
 
-def quantized_product(values, weights, low, high):
-    """Of inputs as uint8 of a range and weights as int8 per column."""
+def quantized_product(values, weights, low, high, steps=64):
+    """Of inputs as uint8 of a range and weights in `steps` on either side of 0, per column."""
     scale = np.float32((high - low) / 255)
-    weight_scale = (2 * np.abs(weights).max(0) / 254).astype(np.float32)
-    return rounded(values, scale, np.round(-low / scale), 0, 255) @ rounded(weights, weight_scale, 0, -128, 127)
+    weight_scale = (np.abs(weights).max(0) / steps).astype(np.float32)
+    return rounded(values, scale, np.round(-low / scale), 0, 255) @ rounded(weights, weight_scale, 0, -steps, steps)
 
 
 def test_layers_with_weights_in_order():
@@ -127,11 +127,13 @@ def test_first_and_last_layers_and_convolutions_are_float_by_default():
     assert float_by_default(model) == ["embedding", "other", "last"]
 
 
+@pytest.mark.parametrize("bits", [7, 8])
 @pytest.mark.parametrize("test_values", [WINDOWS[:4], 3 * WINDOWS[:4]], ids=["in range", "beyond it"])
-def test_static_int8_is_what_its_definition_says(test_values):
-    model = quantize_static_int8(linear_graph(), WINDOWS)
+def test_static_int8_is_what_its_definition_says(test_values, bits):
+    model = quantize_with_ranges(linear_graph(), measure_ranges(linear_graph(), WINDOWS), weight_bits=bits)
     weights = WEIGHTS["linear.weight"].astype(np.float32)
-    expected = quantized_product(test_values, weights, WINDOWS.min(), WINDOWS.max()) + WEIGHTS["linear.bias"]
+    steps = 64 if bits == 7 else 127
+    expected = quantized_product(test_values, weights, WINDOWS.min(), WINDOWS.max(), steps) + WEIGHTS["linear.bias"]
     found = run(model, test_values)
     # The columns differ in size by 10,000; a value halfway between two steps may be rounded either way.
     assert (np.abs(found - expected) <= 1e-4 * np.abs(weights).max(0)).mean() > 0.95
@@ -165,6 +167,9 @@ def test_a_quantized_graph_is_close_valid_and_smaller(quantize):
         "linear.weight",
         "back.weight",
     }
+    # Two products with uint8 have to fit into 16 bits.
+    largest = max(np.abs(value.astype(int)).max() for value in stored(quantized).values() if value.dtype == np.int8)
+    assert 2 * 255 * largest < 2**15
     expected, found = run(model, WINDOWS), run(quantized, WINDOWS)
     error = np.sqrt(((found - expected) ** 2).mean()) / expected.std()
     assert 1e-5 < error < 0.05

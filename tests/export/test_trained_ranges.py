@@ -29,7 +29,7 @@ def test_the_graph_computes_what_was_simulated(name, tmp_path):
     path.write_text(json.dumps(remove_fake_quantization(model)))
 
     graph = trace(model)
-    quantized = quantize_with_ranges(graph, trained_ranges(graph, path)).SerializeToString()
+    quantized = quantize_with_ranges(graph, trained_ranges(graph, path), weight_bits=8).SerializeToString()
     (found,) = onnxruntime.InferenceSession(quantized).run(["logits"], {"input_values": windows.numpy()})
     # Where the last digit of a sum decides between two steps, either may be taken.
     error, noise = np.abs(found - simulated), np.abs(simulated - exact)

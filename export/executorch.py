@@ -20,20 +20,18 @@ from export.errors import ExportError
 from export.extras import need
 from export.folder import check_out, in_the_making
 from export.graph import output_names, prepare, sample_inputs, silenced
-from export.measuring import BATCH_SIZES, measure_session
+from export.measuring import measure_session
 from export.report import write_report
 from export.verification import tolerance_of, verify_session
 
 if TYPE_CHECKING:
+    import torch
     from transformers.exporters import ExportedModel
 
     from export.executorch_session import ExecutorchSession
 
 Dtype = Literal["fp32", "int8"]
-Axis = Literal["batch", "time"]
 FILE = "model.pte"
-MOST_WINDOWS = max(BATCH_SIZES)
-"""In a call, where "batch" is dynamic."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,11 @@ class _Shape:
 
     Attributes:
         samples: of the windows that it is verified with.
-        longest: most samples, the same ones unless "time" is dynamic.
-        dynamic: the axis that may differ from call to call, None for windows of one shape.
+        longest: most samples where windows may have any length, else None.
     """
 
     samples: int
-    longest: int
-    dynamic: Axis | None
+    longest: int | None
 
 
 def export_executorch(
@@ -56,7 +52,6 @@ def export_executorch(
     out: str | Path,
     dtype: Dtype = "fp32",
     *,
-    dynamic: Axis | None = None,
     longest: int | None = None,
     calibration: str | Path | None = None,
     calibration_split: str = "train",
@@ -72,11 +67,9 @@ def export_executorch(
         out: the folder: `model.pte`, `export.json` (what transformers' `ExportedModel` reads beside), the checkpoint's
             other files, a card, `report.json` and `report.md`.
         dtype: of the layers' arithmetic; inputs and outputs are float32 in any case.
-        dynamic: axis of the input that may differ from call to call: "batch" up to 32 windows of one length, or "time"
-            one window of up to `longest` samples; XNNPACK takes one such axis. By default neither: one window of one
-            length.
-        longest: most samples of a window where "time" is dynamic, by default four times those of the windows that the
-            program is verified on.
+        longest: the program takes one window in a call, of any length up to so many samples, for which it plans its
+            memory: at least twice those of the windows that it is verified on. By default all windows are as long as
+            these.
         calibration: windows to verify on, as for `export.calibration.read_windows`; noise where there are none.
         calibration_split: of a prepared folder.
         limit: at most so many windows.
@@ -93,12 +86,13 @@ def export_executorch(
         PredictionError: the checkpoint cannot be loaded.
         ImportError: packages of the extra `executorch` are missing.
     """
-    _check(dtype, dynamic, longest)
+    if dtype not in get_args(Dtype):
+        raise ExportError(f"dtype={dtype!r}: unknown; use one of {', '.join(get_args(Dtype))}")
     need("executorch", "torchao", extra="executorch")
     folder = check_out(out, overwrite)
     source = load_checkpoint(str(checkpoint))
     windows = windows_or_noise(calibration, source.extractor, source.model.config, calibration_split, limit)
-    shape = _shape(source, windows.values.shape[2], dynamic, longest)
+    shape = _shape(source, windows.values.shape[2], longest)
     program = _program(source, dtype, shape)
     with in_the_making(folder) as unfinished:
         source.save(unfinished)
@@ -118,56 +112,42 @@ def export_executorch(
             dtype=dtype,
             verification=verification,
             measurement=measurement,
-            settings={"backend": "xnnpack", **_settings(shape)},
+            settings={"backend": "xnnpack", "samples": _samples(shape)},
             quantization={"method": "dynamic"} if dtype == "int8" else None,
             runtime="executorch",
         )
 
 
-def _check(dtype: str, dynamic: str | None, longest: int | None) -> None:
-    if dtype not in get_args(Dtype):
-        raise ExportError(f"dtype={dtype!r}: unknown; use one of {', '.join(get_args(Dtype))}")
-    if dynamic not in (None, *get_args(Axis)):
-        raise ExportError(f"dynamic={dynamic!r}: unknown; use one of {', '.join(get_args(Axis))}, or none")
-    if longest is not None and dynamic != "time":
-        raise ExportError("longest: for dynamic='time'; leave it out")
-
-
-def _shape(source: Checkpoint, samples: int, dynamic: Axis | None, longest: int | None) -> _Shape:
-    if dynamic != "time":
-        return _Shape(samples, samples, dynamic)
-    least = 2 * samples  # the program is verified on longer windows as well
-    longest = 2 * least if longest is None else longest
+def _shape(source: Checkpoint, samples: int, longest: int | None) -> _Shape:
+    if longest is None:
+        return _Shape(samples, None)
     config = source.model.config
-    if longest < least:
+    if longest < 2 * samples:  # the program is verified on longer windows as well
         raise ExportError(
-            f"longest={longest}: use at least {least}, twice the windows that are verified on, or give shorter windows"
+            f"longest={longest}: use at least {2 * samples}, twice the windows it is verified on, or give shorter ones"
         )
     if config.model_type == "tinymyo" and config.stem == "patches" and longest % config.patch_size:
         raise ExportError(f"longest={longest}: no multiple of the model's patch_size {config.patch_size}")
-    return _Shape(samples, longest, dynamic)
+    return _Shape(samples, longest)
 
 
-def _settings(shape: _Shape) -> dict[str, Any]:
-    if shape.dynamic == "time":
-        return {"batch": 1, "samples": f"up to {shape.longest}"}
-    return {"batch": f"up to {MOST_WINDOWS}" if shape.dynamic == "batch" else 1, "samples": shape.samples}
+def _samples(shape: _Shape) -> str:
+    return str(shape.samples) if shape.longest is None else f"up to {shape.longest}"
 
 
 def _program(source: Checkpoint, dtype: str, shape: _Shape) -> ExportedModel:
     from transformers.exporters import ExecutorchConfig, ExecutorchExporter
 
     prepared = prepare(source.model)
-    dynamic = () if shape.dynamic is None else (shape.dynamic,)
     # Memory is planned for what it is traced with.
-    inputs = sample_inputs(prepared, dynamic, shape.longest)
+    inputs = sample_inputs(prepared, (), shape.longest or shape.samples)
     quantizer = None
     if dtype == "int8":
         from export.pt2e import pt2e_quantizer
 
         values = inputs["input_values"].numpy()  # no ranges are measured on it
         quantizer = pt2e_quantizer(prepared, values, dynamic=True, batch_size=len(values))
-    config = ExecutorchConfig(dynamic_shapes=_dynamic_shapes(inputs, source, shape), quantizer=quantizer)
+    config = ExecutorchConfig(dynamic_shapes=_dynamic_shapes(inputs, shape.longest), quantizer=quantizer)
     try:
         with silenced():
             exported = ExecutorchExporter().export(prepared, inputs, config)
@@ -178,18 +158,14 @@ def _program(source: Checkpoint, dtype: str, shape: _Shape) -> ExportedModel:
     return exported
 
 
-def _dynamic_shapes(inputs: dict[str, Any], source: Checkpoint, shape: _Shape) -> dict[str, dict[int, Any]]:
+def _dynamic_shapes(inputs: dict[str, torch.Tensor], longest: int | None) -> dict[str, dict[int, Any]]:
+    """The last axis of every input, samples or tokens, up to what is traced with."""
     from torch.export import Dim
 
-    shapes: dict[str, dict[int, Any]] = {name: {} for name in inputs}
-    if shape.dynamic == "batch":
-        return {name: {0: Dim("batch", min=1, max=MOST_WINDOWS)} for name in inputs}
-    if shape.dynamic == "time":
-        shapes["input_values"][2] = Dim.DYNAMIC(max=shape.longest)
-        if "bool_masked_pos" in inputs:
-            config = source.model.config
-            shapes["bool_masked_pos"][1] = Dim.DYNAMIC(max=config.num_channels * shape.longest // config.patch_size)
-    return shapes
+    return {
+        name: {} if longest is None else {values.ndim - 1: Dim.DYNAMIC(max=values.shape[-1])}
+        for name, values in inputs.items()
+    }
 
 
 def _open(folder: Path, source: Checkpoint, shape: _Shape) -> ExecutorchSession:
@@ -197,9 +173,8 @@ def _open(folder: Path, source: Checkpoint, shape: _Shape) -> ExecutorchSession:
 
     from export.executorch_session import ExecutorchSession, Tensor
 
-    axes = ("batch", source.model.config.num_channels, "time")
-    sizes = (1, source.model.config.num_channels, shape.samples)
-    inputs = [Tensor("input_values", tuple(a if a == shape.dynamic else n for a, n in zip(axes, sizes, strict=True)))]
+    channels = source.model.config.num_channels
+    inputs = [Tensor("input_values", (1, channels, "time" if shape.longest else shape.samples))]
     outputs = output_names(source.model)
     if outputs == ["reconstruction"]:
         inputs.append(Tensor("bool_masked_pos"))
@@ -213,11 +188,10 @@ def _card(source: Checkpoint, dtype: str, shape: _Shape) -> str:
     if first == "reconstruction":
         tokens = config.num_channels * shape.samples // config.patch_size
         hidden = f", bool_masked_pos=torch.zeros(1, {tokens}, dtype=torch.bool)"
-    takes = "; ".join(f"{name} {value}" for name, value in _settings(shape).items())
     use = [
         f"On windows of {config.num_channels} channels at {extractor.sampling_rate:.10g} Hz that are preprocessed as "
-        f"`preprocessor_config.json` says, float32 (batch, channels, time): {takes}. On a computer, with executorch "
-        "and tinymyo-hf:",
+        f"`preprocessor_config.json` says, float32 (1, channels, time), {_samples(shape)} samples. On a computer, with "
+        "executorch and tinymyo-hf:",
         "```python\nimport tinymyo_hf\nimport torch\nfrom transformers.exporters import ExportedModel\n\n"
         'program = ExportedModel.from_pretrained("PATH")\n'
         f"windows = torch.zeros(1, {config.num_channels}, {shape.samples})\n"

@@ -21,11 +21,6 @@ class MobilePrecision(StrEnum):
     int8 = "int8"
 
 
-class Axis(StrEnum):
-    batch = "batch"
-    time = "time"
-
-
 class Method(StrEnum):
     static = "static"
     dynamic = "dynamic"
@@ -138,15 +133,12 @@ def executorch(
     checkpoint: Annotated[str, CHECKPOINT],
     out: Annotated[Path, OUT],
     dtype: Annotated[MobilePrecision, typer.Option(help="Precision of the layers.")] = MobilePrecision.fp32,
-    dynamic: Annotated[
-        Axis | None,
-        typer.Option(
-            help="Axis that may differ from call to call: batch (up to 32 windows of one length) or time (one window "
-            "of up to --longest samples). By default neither: one window of one length."
-        ),
-    ] = None,
     longest: Annotated[
-        int | None, typer.Option(help="Most samples of a window, for --dynamic time; by default four of its windows.")
+        int | None,
+        typer.Option(
+            help="Windows may have any length up to so many samples; by default all are as long as those that the "
+            "program is verified on."
+        ),
     ] = None,
     calibration: Annotated[
         str | None,
@@ -172,7 +164,6 @@ def executorch(
         checkpoint,
         out,
         dtype=dtype.value,
-        dynamic=None if dynamic is None else dynamic.value,
         longest=longest,
         calibration=calibration,
         calibration_split=calibration_split,

@@ -42,14 +42,14 @@ def run_program(folder, values):
 @pytest.mark.parametrize("dtype", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_programs_agree_with_the_model(checkpoint, tmp_path, dtype):
     out, longest = tmp_path / "out", 240
-    report = export_executorch(str(checkpoint), out, dtype, dynamic="time", longest=longest, measured=dtype == "fp32")
+    report = export_executorch(str(checkpoint), out, dtype, longest=longest, measured=dtype == "fp32")
     names = {"model.pte", "export.json", "config.json", "preprocessor_config.json", "README.md"}
     assert {path.name for path in out.iterdir()} == names | {"report.json", "report.md"}
     assert list(tmp_path.iterdir()) == [out]
     assert json.loads((out / "report.json").read_text()) == report and report["runtime"] == "executorch"
     assert (report["measurement"] is None) == (dtype == "int8")
     card = (out / "README.md").read_text()
-    assert "library_name: executorch" in card and "samples up to 240" in card and "onnx" not in card.lower()
+    assert "library_name: executorch" in card and "up to 240 samples" in card and "onnx" not in card.lower()
     model = small_model("classification")
     for length in (20, 100, longest):
         values = inputs_of(model, 3, length)["input_values"]
@@ -66,10 +66,8 @@ def test_programs_agree_with_the_model(checkpoint, tmp_path, dtype):
     ("options", "message"),
     [
         ({"dtype": "fp16"}, "dtype='fp16': unknown; use one of fp32, int8"),
-        ({"dynamic": "channels"}, "dynamic='channels': unknown; use one of batch, time, or none"),
-        ({"longest": 400}, "longest: for dynamic='time'"),
-        ({"dynamic": "time", "longest": 199}, "longest=199: use at least 200"),
-        ({"dynamic": "time", "longest": 210}, "no multiple of the model's patch_size 20"),
+        ({"longest": 199}, "longest=199: use at least 200"),
+        ({"longest": 210}, "no multiple of the model's patch_size 20"),
     ],
 )
 def test_options_that_do_not_fit_are_told(checkpoint, tmp_path, monkeypatch, options, message):

@@ -9,6 +9,7 @@ range: nothing has to be calibrated, it is as fast as fixed ranges, and closer t
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -59,6 +60,7 @@ def export_executorch(
     agreement: float | None = None,
     measured: bool = True,
     overwrite: bool = False,
+    say: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Write a model as an ExecuTorch program to a folder, which appears only if its outputs are those of PyTorch.
 
@@ -76,6 +78,7 @@ def export_executorch(
         agreement: least share of windows that int8 decides as PyTorch does, 0.99 by default.
         measured: whether latency is measured for the report.
         overwrite: replace another export in `out`.
+        say: is told each step as it begins.
 
     Returns:
         The content of `report.json`.
@@ -91,19 +94,25 @@ def export_executorch(
     need("executorch", "torchao", extra="executorch")
     folder = check_out(out, overwrite)
     source = load_checkpoint(str(checkpoint))
-    windows = windows_or_noise(calibration, source.extractor, source.model.config, calibration_split, limit)
+    extractor, config = source.extractor, source.model.config
+    fixed = getattr(extractor, "window_length", None) if longest is None else None
+    windows = windows_or_noise(calibration, extractor, config, calibration_split, limit, fixed)
     shape = _shape(source, windows.values.shape[2], longest)
+    say("tracing the model")
     program = _program(source, dtype, shape)
     with in_the_making(folder) as unfinished:
         source.save(unfinished)
         program.save_pretrained(unfinished)
         (unfinished / "README.md").write_text(_card(source, dtype, shape), encoding="utf-8")
         session = _open(unfinished, source, shape)
+        say(f"comparing with PyTorch on {len(windows):,} windows ({windows.source})")
         verification = verify_session(
             source.model, session, windows, dtype, tolerance_of(dtype, agreement), runtime="executorch"
         )
         window = windows.values.shape[1:]
         path = unfinished / FILE
+        if measured:
+            say("measuring latency")
         measurement = measure_session(source.model, "executorch", session, path, window) if measured else None
         return write_report(
             unfinished,

@@ -7,7 +7,7 @@ quantizer = pt2e_quantizer(model, windows)   # for other exporters of the librar
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ def pt2e_quantizer(
     windows: np.ndarray,
     keep_float: Collection[str] = (),
     dynamic: bool = False,
+    weight_bits: Literal[7, 8] = 8,
     batch_size: int = 1,
 ) -> PT2EQuantizer:
     """What the exporters of the library quantize a model of the family with.
@@ -33,7 +34,7 @@ def pt2e_quantizer(
     Args:
         model: to be exported.
         windows: float32 (windows, channels, time) to calibrate on.
-        keep_float, dynamic: as for `export.pt2e_layers.Int8Layers`.
+        keep_float, dynamic, weight_bits: as for `export.pt2e_layers.Int8Layers`.
         batch_size: of the calls for calibration; graphs with a fixed batch take no other one than their own.
 
     Raises:
@@ -46,7 +47,7 @@ def pt2e_quantizer(
 
     starts = range(0, len(windows), batch_size)
     batches = [_inputs(model, windows[start : start + batch_size]) for start in starts]
-    return PT2EQuantizer(Int8Layers(keep_float, dynamic), calibration_dataset=batches)
+    return PT2EQuantizer(Int8Layers(keep_float, dynamic, weight_bits), calibration_dataset=batches)
 
 
 def _inputs(model: PreTrainedModel, windows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -70,7 +71,8 @@ def quantize_pt2e(
     length: int | None = None,
     batch_size: int = 32,
 ) -> onnx.ModelProto:
-    """The ONNX graph of a model with int8 layers, static ranges, quantized and dequantized where they begin.
+    """The ONNX graph of a model with int8 layers, static ranges, quantized and dequantized where they begin; weights
+    have 7 bits, for the reason that `export.onnx_quantization` gives.
 
     Args:
         model: any model of the family; it is not changed.
@@ -84,7 +86,8 @@ def quantize_pt2e(
         ExportError: as `export.graph.trace`.
         ImportError: onnx, onnxscript or torchao are missing; the message names the extra.
     """
-    quantizer = pt2e_quantizer(model, windows, keep_float, batch_size=batch_size if "batch" in dynamic else 1)
+    batch_size = batch_size if "batch" in dynamic else 1
+    quantizer = pt2e_quantizer(model, windows, keep_float, weight_bits=7, batch_size=batch_size)
     graph = trace(model, dynamic, opset, length, quantizer)
     _fold_transposes(graph)
     _name_layers(graph)

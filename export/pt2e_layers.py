@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 from torch.fx import GraphModule, Node
@@ -23,9 +24,10 @@ class Int8Layers(Quantizer):
         keep_float: names of modules to leave as they are.
         dynamic: inputs get their range from themselves in every call, and convolutions stay in float; otherwise ranges
             are those of calibration.
+        weight_bits: of the weights.
     """
 
-    def __init__(self, keep_float: Collection[str] = (), dynamic: bool = False):
+    def __init__(self, keep_float: Collection[str] = (), dynamic: bool = False, weight_bits: Literal[7, 8] = 8):
         super().__init__()
         self.keep_float = set(keep_float)
         self.kinds = _LAYERS[:1] if dynamic else _LAYERS
@@ -37,10 +39,11 @@ class Int8Layers(Quantizer):
             is_dynamic=dynamic,
             observer_or_fake_quant_ctr=(PlaceholderObserver if dynamic else MinMaxObserver).with_args(eps=_EPS),
         )
+        largest = 2 ** (weight_bits - 1) - 1
         self.weights = QuantizationSpec(
             dtype=torch.int8,
-            quant_min=-127,
-            quant_max=127,
+            quant_min=-largest,
+            quant_max=largest,
             qscheme=torch.per_channel_symmetric,
             ch_axis=0,
             observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=_EPS),

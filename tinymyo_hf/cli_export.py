@@ -123,7 +123,7 @@ def onnx(
         agreement=agreement,
         measured=measure,
         overwrite=overwrite or _agreed(out),
-        say=lambda step: typer.echo(f"{step} ...", err=True),
+        say=_say,
     )
     typer.echo(_told(report, out))
 
@@ -171,8 +171,13 @@ def executorch(
         agreement=agreement,
         measured=measure,
         overwrite=overwrite or _agreed(out),
+        say=_say,
     )
     typer.echo(f"{render_report(report)}\n{out / 'model.pte'} is ready")
+
+
+def _say(step: str) -> None:
+    typer.echo(f"{step} ...", err=True)
 
 
 def _layers(keep_float: str) -> str | list[str]:

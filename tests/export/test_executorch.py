@@ -38,8 +38,9 @@ def run_program(folder, values):
     return torch.cat(outputs).numpy()
 
 
+@pytest.mark.slow
 @executorch_is_there
-@pytest.mark.parametrize("dtype", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_programs_agree_with_the_model(checkpoint, tmp_path, dtype):
     out, longest = tmp_path / "out", 240
     report = export_executorch(str(checkpoint), out, dtype, longest=longest, measured=dtype == "fp32")

@@ -7,6 +7,7 @@ which does not know the family. OUT is what `optimum_export.py` wrote. Fails if 
 """
 
 import json
+import logging
 import os
 import sys
 from importlib.metadata import version
@@ -75,7 +76,7 @@ def check(folder: Path) -> None:
             for inputs, expected in shapes.values()
             for opened, convert in calls
         )
-        print(f"{folder.name:20s} {name:36s} {', '.join(shapes):24s} largest difference {worst:.1e}", flush=True)
+        print(f"{folder.name:27s} {name:36s} {', '.join(shapes):24s} largest difference {worst:.1e}", flush=True)
         assert worst <= TOLERANCE, f"{folder.name}: {name} differs from PyTorch by {worst}"
 
 
@@ -106,6 +107,7 @@ def check_preprocessing(folder: Path) -> None:
 
 def main() -> None:
     out = Path(sys.argv[1])
+    logging.disable(logging.WARNING)  # of the unknown model_type, and of the class that is for tokens
     names = ("optimum-onnx", "optimum", "transformers", "onnxruntime", "torch")
     print(", ".join(f"{name} {version(name)}" for name in names))
     folders = sorted(path.with_suffix("") for path in out.glob("*.npz"))

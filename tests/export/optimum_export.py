@@ -32,6 +32,7 @@ PARTS = {
     "speech_synthesis": (SPEECH, None),
     "typing": (SEMGTransformerFeatureExtractor(), EmgCharacterTokenizer()),
     "encoder": (WINDOWS, None),
+    "pretraining": (WINDOWS, None),
 }
 NUMBERS = {
     "": {"dtype": "fp32"},

@@ -12,6 +12,7 @@ from export.calibration import CalibrationWindows
 from export.checkpoint import Checkpoint
 from export.comparison import kind_of
 from export.errors import ExportError
+from export.extras import need
 from export.onnx_quantization import (
     DYNAMIC_KINDS,
     STATIC_KINDS,
@@ -73,13 +74,16 @@ class Converted:
 
 
 def check_settings(int8: Int8) -> None:
-    """Raise `ExportError` for settings that are unknown or contradict each other."""
+    """Raise `ExportError` for settings that are unknown or contradict each other, `ModuleNotFoundError` for those that
+    need torchao where it is missing."""
     if int8.method not in get_args(Method):
         raise ExportError(f"int8.method={int8.method!r}: unknown; use one of {', '.join(get_args(Method))}")
     if int8.method != "static" and int8.calibrate_method is not None:
         raise ExportError(f"int8.calibrate_method: for the method static, not {int8.method}; leave it out")
     if int8.method == "pt2e" and (int8.keep_float != "auto" or int8.sweep):
         raise ExportError("int8.method='pt2e' keeps the default layers in float; leave keep_float and sweep out")
+    if int8.method == "pt2e":
+        need("torchao", extra="pt2e")
 
 
 def check_calibration(source: Checkpoint, int8: Int8, calibration: str | Path | None) -> None:
@@ -114,7 +118,6 @@ def quantize(
 
     Raises:
         ExportError: layers that are none of the graph, or a tolerance that cannot be reached.
-        ModuleNotFoundError: torchao is missing, for "pt2e".
     """
     if int8.method != "pt2e":
         return _quantized(source, graph, int8, windows, tolerance)

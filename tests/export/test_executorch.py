@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from export.errors import ExportError
 from export.executorch import export_executorch
+from export.onnx import Int8, export_onnx
 from tinymyo_hf import TinyMyoFeatureExtractor
 from tinymyo_hf.cli import app
 
@@ -83,3 +84,10 @@ def test_without_executorch_the_extra_is_named(checkpoint, tmp_path, monkeypatch
     result = CliRunner().invoke(app, ["export", "executorch", str(checkpoint), str(tmp_path / "out")])
     assert result.exit_code == 2 and "pip install 'tinymyo-hf[executorch]'" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_by_torchao_needs_torchao(checkpoint, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("export.extras.find_spec", lambda package: None if package == "torchao" else found(package))
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'tinymyo-hf\[pt2e\]'"):
+        export_onnx(str(checkpoint), tmp_path / "out", dtype="int8", int8=Int8(method="pt2e"))

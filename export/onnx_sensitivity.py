@@ -74,7 +74,7 @@ class Sweep:
         axes.axvline(100 * self.together.relative, color="black", linestyle="--", label="all layers in int8")
         axes.set(
             xscale="log",
-            xlabel="error of the output with this layer alone in int8, % of the output's standard deviation",
+            xlabel="error of the output, % of its standard deviation, with this layer alone in int8",
             ylim=(len(names) - 0.4, -0.6),
         )
         axes.set_yticks(range(len(names)), names, fontsize="x-small")

@@ -12,6 +12,8 @@ from export.errors import ExportError
 
 PROGRAMS = ("model.onnx", "model.pte")
 """What makes a folder an export."""
+_SUFFIXES = {".onnx", ".pte", ".json", ".md", ".png", ".txt", ".arpa"}
+"""Of the files that exports consist of."""
 
 
 def is_export(folder: str | Path) -> bool:
@@ -23,31 +25,51 @@ def check_out(out: str | Path, overwrite: bool = False) -> Path:
     """Where an export goes.
 
     Raises:
-        ExportError: a file is there, or a folder that is not empty: it may only be overwritten where it is an export.
+        ExportError: a file is there, or a folder that is not empty: it may only be overwritten where it is an export
+            with nothing else in it.
     """
-    folder = Path(out).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise ExportError(f"{out}: is a file; name a folder")
+    folder = Path(out).expanduser().resolve()  # of links, what they lead to is written
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ExportError(f"{out}: {'' if path == folder else f'{path} '}is a file; name a folder")
     if not folder.exists() or not any(folder.iterdir()):
         return folder
     if not is_export(folder):
         raise ExportError(f"{out}: is not empty, and no export; choose another folder")
     if not overwrite:
         raise ExportError(f"{out}: holds an export already; choose another folder, or replace it with --overwrite")
+    if others := sorted(path.name for path in folder.iterdir() if path.is_dir() or path.suffix not in _SUFFIXES):
+        raise ExportError(
+            f"{out}: holds {others[0]} beside an export, which would be lost; move it away, or choose another folder"
+        )
     return folder
 
 
 @contextmanager
 def in_the_making(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write in, which takes its place at the end; after an error nothing has changed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.incomplete-", dir=folder.parent))
+    """A folder to write in, whose files take their place at the end; after an error nothing has changed.
+
+    An empty folder that is there is filled and not replaced: it may be the current one, or where a disk is mounted.
+    """
+    fill = folder.exists() and not any(folder.iterdir())
+    parent = folder if fill else folder.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.incomplete-", dir=parent))
     try:
         yield unfinished
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        _put_in_place(unfinished, folder)
+        if fill:
+            _move_in(unfinished, folder)
+        else:
+            unfinished.chmod(0o755)  # mkdtemp makes it private
+            _put_in_place(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _move_in(unfinished: Path, folder: Path) -> None:
+    """The program last, which makes the folder an export."""
+    for path in sorted(unfinished.iterdir(), key=lambda path: path.name in PROGRAMS):
+        path.rename(folder / path.name)
 
 
 def _put_in_place(unfinished: Path, folder: Path) -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from export.calibration import CalibrationError
 from export.comparison import VerificationError
 from export.errors import ExportError
+from export.folder import check_out, in_the_making
 from export.onnx import Int8, export_onnx
 from tinymyo_hf import EmgCharacterTokenizer, TinyMyoFeatureExtractor
 from tinymyo_hf.cli import app
@@ -99,7 +100,7 @@ def test_as_many_layers_stay_in_float_as_it_takes(checkpoint, windows, tmp_path,
         found = load_checkpoint(source)
         with torch.no_grad():  # a value far off in each row takes all of its int8 steps, for an input that is always 0
             layer, norm = found.model.tinymyo.layers[1].mlp.fc1, found.model.tinymyo.layers[1].norm2
-            layer.weight[:, 3] = 100 * layer.weight.abs().max()
+            layer.weight[:, 3] = 50 * layer.weight.abs().max()
             norm.weight[3] = norm.bias[3] = 0
         return found
 
@@ -195,17 +196,43 @@ def test_what_is_there_is_kept_unless_it_is_an_export(checkpoint, windows, tmp_p
     (other / "model.onnx").write_text("")
     with pytest.raises(ExportError, match="holds an export already; .* --overwrite"):
         export_onnx(str(checkpoint), other)
+    with pytest.raises(ExportError, match="thesis: holds chapter.tex beside an export"):
+        export_onnx(str(checkpoint), other, overwrite=True)
     with pytest.raises(ExportError, match="windows.npz: is a file"):
         export_onnx(str(checkpoint), windows)
+    with pytest.raises(ExportError, match="windows.npz is a file"):
+        export_onnx(str(checkpoint), windows / "out")
+
+
+def test_an_empty_folder_is_filled_and_a_link_followed(tmp_path, monkeypatch):
+    out, link = tmp_path / "out", tmp_path / "link"
+    out.mkdir()
+    link.symlink_to("out")
+    monkeypatch.chdir(out)
+    for name, overwrite in ((".", False), (link, True)):
+        place = check_out(name, overwrite)
+        assert place == out
+        with in_the_making(place) as unfinished:
+            (unfinished / "model.onnx").write_text(str(name))
+        assert [path.name for path in out.iterdir()] == ["model.onnx"]
+        assert (out / "model.onnx").read_text() == str(name)
+    assert link.is_symlink() and set(tmp_path.iterdir()) == {out, link}
+
+
+def test_an_interrupted_export_leaves_an_empty_folder_empty(tmp_path):
+    with pytest.raises(KeyboardInterrupt), in_the_making(check_out(tmp_path)) as unfinished:
+        (unfinished / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_is_replaced_when_asked(checkpoint, windows, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    for name in ("model.onnx", "left.over"):
+    for name in ("model.onnx", "left.json"):
         (out / name).write_text("old")
     export_onnx(str(checkpoint), out, calibration=windows, measured=False, overwrite=True)
-    assert not (out / "left.over").exists() and (out / "model.onnx").stat().st_size > 10_000
+    assert not (out / "left.json").exists() and (out / "model.onnx").stat().st_size > 10_000
     assert list(tmp_path.iterdir()) == [out]
 
 

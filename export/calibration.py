@@ -91,8 +91,8 @@ def read_windows(
 
     Raises:
         CalibrationError: a file that cannot be read, another rate, other preprocessing or other channels than the
-            model's, windows that are no whole number of patches, NaN or infinite samples, fewer than 32 windows, or
-            labels that are none of the model's.
+            model's, windows that are no whole number of patches, NaN or infinite samples, nothing but one value,
+            fewer than 32 windows, or labels that are none of the model's.
         ImportError: the packages that read datasets are missing; the message names the extra.
     """
     path = Path(source).expanduser()
@@ -355,6 +355,8 @@ def _check_values(values: np.ndarray, preprocessing: Any, config: PreTrainedConf
             f"{source}: window {window} has {values[window, channel, sample]} at sample {sample} of channel {channel}; "
             "interpolate such samples, or leave the window out"
         )
+    if values.min() == values.max():
+        raise CalibrationError(f"{source}: every sample is {values.flat[0]:g}; give windows of real signals")
 
 
 def _check_length(samples: int, config: PreTrainedConfig, source: str) -> None:

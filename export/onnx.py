@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from export.calibration import CalibrationWindows, read_windows, windows_or_noise
+from export.calibration import CalibrationError, CalibrationWindows, read_windows, windows_or_noise
 from export.card import export_card, short_name
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError
@@ -57,7 +57,8 @@ def export_onnx(
             are none, which says nothing of ranges and accuracy: int8 with fixed ranges needs real ones.
         calibration_split: of a prepared folder.
         evaluation: further windows that the graph is compared with PyTorch on, all of them (of a folder the split
-            "test"), whatever comes out; by default those of `calibration`, where it is a folder with such a split.
+            "test"), whatever comes out; by default those of `calibration`, where it is a folder with such a split that
+            it is not calibrated on.
         limit: at most so many windows of calibration.
         int8: how int8 is made, for that dtype.
         agreement: least share of windows that fp16 or int8 decide as PyTorch does, 0.99 by default.
@@ -87,7 +88,12 @@ def export_onnx(
     extractor, config = source.extractor, source.model.config
     fixed = None if "time" in dynamic else getattr(extractor, "window_length", None)
     windows = windows_or_noise(calibration, extractor, config, calibration_split, limit, fixed)
-    held_out = _held_out(source, calibration, evaluation)
+    if fixed not in (None, windows.values.shape[2]):
+        raise ExportError(
+            f"{calibration}: windows of {windows.values.shape[2]} samples, but the model's are of {fixed}, to which "
+            "--dynamic without time fixes them; give such windows, or leave 'time' dynamic"
+        )
+    held_out = _held_out(source, calibration, calibration_split, evaluation, say)
     tolerance = tolerance_of(dtype, agreement)
     length = None if "time" in dynamic else windows.values.shape[2]
     axes = {"dynamic": dynamic, "opset": opset, "length": length}
@@ -134,17 +140,27 @@ def _check(dtype: str, int8: Int8 | None) -> None:
 
 
 def _held_out(
-    source: Checkpoint, calibration: str | Path | None, evaluation: str | Path | None
+    source: Checkpoint,
+    calibration: str | Path | None,
+    calibration_split: str,
+    evaluation: str | Path | None,
+    say: Callable[[str], None],
 ) -> CalibrationWindows | None:
     config = source.model.config
     if evaluation is not None:
         return read_windows(evaluation, source.extractor, config, "test")
-    if calibration is None or not Path(calibration).expanduser().is_dir():
+    if calibration is None or calibration_split == "test" or not Path(calibration).expanduser().is_dir():
         return None
     from dataset_builders.prepared import load_prepared
 
     splits, _ = load_prepared(str(Path(calibration).expanduser()))
-    return read_windows(calibration, source.extractor, config, "test") if len(splits.get("test", ())) else None
+    if not len(splits.get("test", ())):
+        return None
+    try:
+        return read_windows(calibration, source.extractor, config, "test")
+    except CalibrationError as error:  # nobody asked for it
+        say(f"leaving out the split test ({error})")
+        return None
 
 
 def _convert(

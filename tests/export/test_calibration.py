@@ -173,6 +173,7 @@ def filled(value):
         ({"input_values": VALUES.astype(str)}, "give numbers"),
         ({"input_values": filled(np.nan)}, "window 7 has nan at sample 5 of channel 2"),
         ({"input_values": filled(1e39)}, "window 7 has inf"),
+        ({"input_values": 0 * VALUES}, "every sample is 0; give windows of real signals"),
         ({"labels": LABELS + 1}, "window 2 has the label 3, but the model has 3, 0 to 2"),
         ({"labels": LABELS[:9]}, r"labels of shape \(9,\) for 50 windows"),
         ({"labels": LABELS + 0.5}, "give one whole number for each window"),

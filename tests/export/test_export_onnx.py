@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from export.calibration import CalibrationError
 from export.comparison import VerificationError
 from export.errors import ExportError
 from export.folder import check_out, in_the_making
-from export.onnx import Int8, export_onnx
+from export.onnx import Int8, _held_out, export_onnx
 from tinymyo_hf import EmgCharacterTokenizer, TinyMyoFeatureExtractor
 from tinymyo_hf.cli import app
 from tinymyo_hf.predictions import PredictionError
@@ -167,6 +168,30 @@ def test_a_fixed_window_is_that_of_the_preprocessing(tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ["batch", 16, 600]
     assert steps == ["tracing the model", "comparing with PyTorch on 32 windows (noise)"]
+
+
+def test_windows_of_another_length_than_the_fixed_one_are_refused(checkpoint, tmp_path):
+    np.save(tmp_path / "long.npy", np.random.default_rng(0).normal(size=(40, 8, 200)).astype(np.float32))
+    with pytest.raises(ExportError, match="long.npy: windows of 200 samples, but the model's are of 100"):
+        export_onnx(str(checkpoint), tmp_path / "out", dynamic=("batch",), calibration=tmp_path / "long.npy")
+
+
+def test_the_split_test_is_compared_beside_where_it_is_another_and_suits(checkpoint, tmp_path, monkeypatch):
+    source, told = SimpleNamespace(extractor=None, model=SimpleNamespace(config=None)), []
+    monkeypatch.setattr("dataset_builders.prepared.load_prepared", lambda path: ({"test": [1]}, None))
+    monkeypatch.setattr("export.onnx.read_windows", lambda path, extractor, config, split: split)
+    assert _held_out(source, tmp_path, "train", None, told.append) == "test"
+    assert _held_out(source, tmp_path, "test", None, told.append) is None
+    assert _held_out(source, tmp_path, "test", tmp_path, told.append) == "test" and not told
+
+    def too_few(*arguments):
+        raise CalibrationError("3 windows")
+
+    monkeypatch.setattr("export.onnx.read_windows", too_few)
+    assert _held_out(source, tmp_path, "train", None, told.append) is None
+    assert told == ["leaving out the split test (3 windows)"]
+    with pytest.raises(CalibrationError):
+        _held_out(source, tmp_path, "train", tmp_path, told.append)
 
 
 def test_nothing_is_left_where_outputs_differ(checkpoint, windows, tmp_path, monkeypatch):

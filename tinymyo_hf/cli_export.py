@@ -198,4 +198,5 @@ def _agreed(out: Path) -> bool:
 def _told(report: dict, out: Path) -> str:
     from export.report import render_report
 
-    return f"{render_report(report)}\n{out} is ready: tinymyo predict {out} FILE"
+    use = f": tinymyo predict {out} FILE" if report["task"].startswith("emg-") else ""
+    return f"{render_report(report)}\n{out} is ready{use}"

@@ -105,6 +105,11 @@ def _opened(checkpoint: str) -> tuple[str, Callable[[int | None], Callable[..., 
         from tinymyo_hf.onnx import OnnxModel, pipeline
 
         model = OnnxModel(checkpoint)
+        if model.task not in FORMATS:
+            raise PredictionError(
+                f"{checkpoint} predicts nothing, it is for {model.task}: fine-tune its checkpoint first, and export "
+                "it then"
+            )
         return model.task, lambda batch_size: pipeline(model=model, batch_size=batch_size)
     import tinymyo_hf
 

@@ -317,6 +317,8 @@ def test_a_model_without_a_head_has_no_pipeline(tmp_path):
     assert OnnxModel(folder).run(noise(50)[None])["logits"].shape == (1, 3)
     with pytest.raises(OnnxModelError, match="a model for embedding, not for any pipeline: fine-tune it first"):
         pipeline(model=folder)
+    result = CliRunner().invoke(app, ["predict", str(folder), "x.npy"])
+    assert result.exit_code == 2 and "predicts nothing, it is for embedding" in result.stderr
 
 
 def test_recordings_refused(exports):

@@ -127,6 +127,8 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     for module in prepared.modules():
         if type(module).__name__ == "TinyMyoAttention" and prepared.config.position_embedding_type == "rope":
             _rotate_halves(module)
+        elif type(module).__name__ == "SEMGTransformerPositionalConv":
+            _multiply_out(module)
     return prepared
 
 
@@ -141,6 +143,16 @@ def _rotate_halves(attention: Any) -> None:
             heads = parameter.unflatten(0, (3, attention.num_heads, width))
             heads[:2] = heads[:2, :, order].clone()
     attention.rotates_halves = True
+
+
+def _multiply_out(conv: Any) -> None:
+    """Magnitudes and directions of the weight become one constant, which can be quantized."""
+    from torch import nn
+
+    weight = conv.weight.detach().clone()
+    conv.forward = lambda hidden_states: nn.functional.conv1d(
+        nn.functional.pad(hidden_states, conv.padding), weight, conv.bias, groups=conv.groups
+    )
 
 
 def sample_inputs(model: PreTrainedModel, dynamic: Sequence[str], length: int | None) -> dict[str, torch.Tensor]:

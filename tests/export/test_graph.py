@@ -1,6 +1,7 @@
 """ONNX graphs compute what the models do."""
 
 import copy
+import hashlib
 import os
 import subprocess
 import sys
@@ -70,6 +71,12 @@ def test_names_tell_the_modules_and_nothing_of_the_machine(classifier):
     assert os.getcwd().encode() not in written and b"stack_trace" not in written
 
 
+def test_weights_of_positional_convolutions_are_constants():
+    proto = trace(small_model("typing"))
+    weights = {weight.name: list(weight.dims) for weight in proto.graph.initializer}
+    assert weights["semg_transformer.encoder.pos_conv_embed.conv.weight"] == [32, 8, 16]
+
+
 def test_the_bytes_are_the_same_in_another_process(classifier):
     code = (
         "import hashlib; from small_models import small_model; from export.graph import trace;"
@@ -78,8 +85,6 @@ def test_the_bytes_are_the_same_in_another_process(classifier):
     paths = os.pathsep.join([os.path.dirname(__file__), os.getcwd()])
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": paths}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    import hashlib
-
     assert done.stdout.split()[-1] == hashlib.sha256(classifier[1].SerializeToString()).hexdigest()
 
 

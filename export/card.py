@@ -145,7 +145,7 @@ def _licence(known: dict[str, Any], dtype: str, base: str | list[str] | None) ->
         return f"The card of the checkpoint states none.{origin} Ask its authors before you share this export."
     name = known.get("license_name") or licence
     text = f"That of the checkpoint holds: {name}."
-    if re.search(r"(^|-)nd(-|$)", str(licence)):
+    if re.search(r"\bnd\b", f"{licence} {name}", re.IGNORECASE):
         changed = (
             "This file holds the same weights in another format."
             if dtype == "fp32"

@@ -65,7 +65,7 @@ def load_checkpoint(source: str) -> Checkpoint:
 
     Raises:
         PredictionError: it cannot be loaded, or is not whole.
-        ExportError: its feature extractor or tokenizer is missing.
+        ExportError: its feature extractor or tokenizer is missing, or its card cannot be read.
     """
     import torch
 
@@ -73,13 +73,12 @@ def load_checkpoint(source: str) -> Checkpoint:
 
     model = load_model(source).to("cpu", torch.float32).eval()
     beside = {name: path for name in BESIDE if (path := _file(source, name)) is not None}
-    card = _file(source, "README.md")
     return Checkpoint(
         name=source,
         model=model,
         extractor=_part("AutoFeatureExtractor", source, "preprocessor_config.json"),
         tokenizer=_part("AutoTokenizer", source, "vocab.json") if type(model).__name__.endswith("ForCTC") else None,
-        card="" if card is None else card.read_text(encoding="utf-8"),
+        card=_card(source),
         beside=beside,
         ranges=_file(source, RANGES),
     )
@@ -93,9 +92,26 @@ def _part(loader: str, source: str, file: str) -> Any:
     try:
         with quiet():
             return getattr(transformers, loader).from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # the last two of JSON that is no object
         reason = " ".join(str(error).split())
         raise ExportError(f"{source}: {file} is missing or damaged ({reason}); copy the checkpoint again") from error
+
+
+def _card(source: str) -> str:
+    """The text of its README.md, whose metadata hold the licence."""
+    import yaml
+    from huggingface_hub import ModelCard
+
+    path = _file(source, "README.md")
+    if path is None:
+        return ""
+    try:
+        text = path.read_text(encoding="utf-8")
+        ModelCard(text, ignore_metadata_errors=True)
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(f"{source}: README.md cannot be read as a model card ({reason}); put it right") from error
+    return text
 
 
 def _file(source: str, name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -285,6 +286,16 @@ def test_checkpoints_that_are_not_whole(checkpoint, tmp_path):
     small_model("classification").save_pretrained(tmp_path / "no_extractor")
     with pytest.raises(ExportError, match="preprocessor_config.json is missing or damaged"):
         export_onnx(str(tmp_path / "no_extractor"), tmp_path / "out")
+    shutil.copytree(checkpoint, tmp_path / "hands")
+    for name, content, message in (
+        ("README.md", "# Hände".encode("latin-1"), "README.md cannot be read as a model card .*utf-8"),
+        ("README.md", b"---\nlicense: [mit\n---\n", "README.md cannot be read as a model card .*expected ',' or ']'"),
+        ("preprocessor_config.json", b"[]", "preprocessor_config.json is missing or damaged"),
+    ):
+        (tmp_path / "hands" / name).write_bytes(content)
+        with pytest.raises(ExportError, match=message):
+            export_onnx(str(tmp_path / "hands"), tmp_path / "out")
+        shutil.copy(checkpoint / name, tmp_path / "hands")
     with pytest.raises(PredictionError, match="no_such"):
         export_onnx(str(tmp_path / "no_such"), tmp_path / "out")
 

@@ -169,6 +169,7 @@ def test_the_card_warns_of_licences_without_derivatives(tmp_path):
         assert front["license"] == "cc-by-nd-4.0" and "it may not be shared" in body
     assert "the same weights in another format" in parts(card_of(tmp_path, "cc-by-nd-4.0", "fp32"))[1]
     assert "no derivatives" not in parts(card_of(tmp_path, "cc-by-nc-4.0"))[1]
+    assert "it may not be shared" in card_of(tmp_path, "other\nlicense_name: CC BY-ND 4.0", "fp16")
 
 
 def test_the_card_of_a_checkpoint_without_one(tmp_path):

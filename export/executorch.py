@@ -27,7 +27,9 @@ from export.verification import tolerance_of, verify_session
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
     from transformers.exporters import ExportedModel
+    from transformers.utils import ModelOutput
 
     from export.executorch_session import ExecutorchSession
 
@@ -148,6 +150,7 @@ def _program(source: Checkpoint, dtype: str, shape: _Shape) -> ExportedModel:
     from transformers.exporters import ExecutorchConfig, ExecutorchExporter
 
     prepared = prepare(source.model)
+    _keep_outputs(prepared)
     # Memory is planned for what it is traced with.
     inputs = sample_inputs(prepared, (), shape.longest or shape.samples)
     quantizer = None
@@ -165,6 +168,17 @@ def _program(source: Checkpoint, dtype: str, shape: _Shape) -> ExportedModel:
         raise ExportError(f"{source.name}: cannot become an ExecuTorch program ({reason})") from error
     exported.config = copy.deepcopy(source.model.config)  # not of the model that was prepared for tracing
     return exported
+
+
+def _keep_outputs(model: PreTrainedModel) -> None:
+    """Make a model return what `output_names` says and nothing else: a loss is of no use to a program."""
+    forward, names = model.forward, output_names(model)
+
+    def predicted(**inputs: torch.Tensor) -> ModelOutput:
+        outputs = forward(**inputs)
+        return type(outputs)(**{name: outputs[name] for name in names})
+
+    model.forward = predicted
 
 
 def _dynamic_shapes(inputs: dict[str, torch.Tensor], longest: int | None) -> dict[str, dict[int, Any]]:

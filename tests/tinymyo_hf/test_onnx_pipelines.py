@@ -287,12 +287,16 @@ def test_exports_refused(exports, tmp_path):
     (tmp_path / "text.onnx").write_text("not a graph")
     bare = STUBS["typing"].graph()
     (tmp_path / "bare.onnx").write_bytes(bare.SerializeToString())
+    for key, value in (("task", "typing"), ("dtype", "fp32"), ("config", "[]")):
+        bare.metadata_props.add(key=f"tinymyo_hf.{key}", value=value)
+    (tmp_path / "list.onnx").write_bytes(bare.SerializeToString())
     folder = exports["classification"]
     for arguments, message in (
         ({"model": tmp_path / "missing"}, "missing: no such folder or file"),
         ({"model": tmp_path / "empty"}, "empty: no model.onnx in it; .*tinymyo export onnx"),
         ({"model": tmp_path / "text.onnx"}, "text.onnx: onnxruntime cannot load it"),
         ({"model": tmp_path / "bare.onnx"}, "bare.onnx: its metadata has no tinymyo_hf.task"),
+        ({"model": tmp_path / "list.onnx"}, "list.onnx: the tinymyo_hf.config of its metadata is no JSON object"),
         ({}, "model: give the folder"),
         ({"model": folder, "task": "emg-events"}, 'a model for emg-classification, not for emg-events: use pipeline."'),
         ({"model": folder, "task": "emg"}, "task='emg': unknown; use one of emg-classification"),

@@ -152,12 +152,18 @@ class OnnxModel:
         return self._metadata[_METADATA + name]
 
     def _json(self, name: str) -> dict[str, Any]:
+        text = self._text(name)
         try:
-            return json.loads(self._text(name))
+            fields = json.loads(text)
         except ValueError as error:
             raise OnnxModelError(
                 f"{self.path}: the {_METADATA}{name} of its metadata is no JSON ({error}); export the checkpoint again"
             ) from error
+        if not isinstance(fields, dict):
+            raise OnnxModelError(
+                f"{self.path}: the {_METADATA}{name} of its metadata is no JSON object; export the checkpoint again"
+            )
+        return fields
 
 
 def _file_of(source: Path) -> Path:

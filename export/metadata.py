@@ -1,6 +1,6 @@
 """What travels inside an ONNX file: all that is needed to feed the model and to understand its outputs.
 
-`tinymyo_hf.onnx` reads it back; the names are those of `KEYS`.
+`tinymyo_hf.onnx` reads it back; the names are those that `describe` writes.
 """
 
 from __future__ import annotations

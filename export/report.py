@@ -161,7 +161,7 @@ def _cost(measurement: Mapping[str, Any]) -> str:
     return _table(header, rows)
 
 
-_TITLES = {"pytorch": "PyTorch, eager", **RUNTIMES}
+_TITLES = {"pytorch": "PyTorch, eager", **RUNTIMES, "onnx fp32": "ONNX, float32"}
 
 
 def _conditions(measurement: Mapping[str, Any]) -> str:

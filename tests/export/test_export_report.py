@@ -104,6 +104,7 @@ def test_report(tmp_path, verification, measurement):
         f"| `logits` | {found.maximum:.2g} |",
         f"| Accuracy | {accuracy:.2%} | {accuracy:.2%} |",
         "| 32 x 3 x 10 |",
+        "|  | PyTorch, eager | ONNX | ONNX, float32 |",
         "| Peak memory of a process, MB |  | 50.00 |",
         f"| Batch of 4, median, ms | {1e3 * latency.medians['pytorch']:.2f} (1.00 x) |",
         f"{1e3 * latency.medians['onnx']:.2f} ({ratio:.2f} x)",

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import pipeline
 
 from tinymyo_hf import TinyMyoFeatureExtractor, TinyMyoForRegression
-from tinymyo_hf.tasks.blending import blend_windows, blended_window_starts
 from tinymyo_hf.signal import SignalError
+from tinymyo_hf.tasks.blending import blend_windows, blended_window_starts
 
 NAMES = ["flexion", "rotation", "grip"]
 WINDOW, STRIDE = 100, 30

@@ -86,9 +86,7 @@ def test_sampling_rate_is_never_guessed(monkeypatch):
     with pytest.raises(SEMGInputError, match="sampling_rate=-1"):
         extractor.preprocess(x, -1)
     warnings = []
-    monkeypatch.setattr(
-        "tinymyo_hf.semg_transformer.preprocessing_semg_transformer.logger.warning", warnings.append
-    )
+    monkeypatch.setattr("tinymyo_hf.semg_transformer.preprocessing_semg_transformer.logger.warning", warnings.append)
     np.testing.assert_array_equal(extractor.preprocess(x, None), x)
     assert "2000 Hz is assumed" in warnings[0]
 

@@ -129,6 +129,8 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
             _rotate_halves(module)
         elif type(module).__name__ == "SEMGTransformerPositionalConv":
             _multiply_out(module)
+        elif type(module).__name__ == "TinyMyoResidualBlock":
+            _fold_norms(module)
     return prepared
 
 
@@ -153,6 +155,15 @@ def _multiply_out(conv: Any) -> None:
     conv.forward = lambda hidden_states: nn.functional.conv1d(
         nn.functional.pad(hidden_states, conv.padding), weight, conv.bias, groups=conv.groups
     )
+
+
+def _fold_norms(block: Any) -> None:
+    """Batch norms become part of the convolutions before them, as by the exporter, but under the names of those."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    for conv, norm in (("conv1", "norm1"), ("conv2", "norm2"), ("shortcut", "shortcut_norm")):
+        setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), getattr(block, norm)))
+        getattr(block, norm).forward = lambda hidden_states, mask=None: hidden_states
 
 
 def sample_inputs(model: PreTrainedModel, dynamic: Sequence[str], length: int | None) -> dict[str, torch.Tensor]:

@@ -71,6 +71,13 @@ def test_names_tell_the_modules_and_nothing_of_the_machine(classifier):
     assert os.getcwd().encode() not in written and b"stack_trace" not in written
 
 
+def test_batch_norms_are_part_of_the_convolutions():
+    proto = trace(small_model("speech_recognition"))
+    names = {node.name for node in proto.graph.node}
+    assert {f"tinymyo.stem.blocks.{i}.{name}" for i in range(3) for name in ("conv1", "conv2", "shortcut")} <= names
+    assert not [node.name for node in proto.graph.node if "norm" in node.name and "stem" in node.name]
+
+
 def test_weights_of_positional_convolutions_are_constants():
     proto = trace(small_model("typing"))
     weights = {weight.name: list(weight.dims) for weight in proto.graph.initializer}

@@ -25,11 +25,11 @@ def test_every_head(name):
     windows = inputs_of(model, 64, length)["input_values"].numpy()
     kept = float_by_default(graph)
     assert 0 < len(kept) < len(quantizable(graph))
-    graphs = {
+    graphs = {  # and how far they may be off: networks of width 32 with random weights even out little
         "float16": (to_float16(graph), 0.02),
-        "static": (quantize_static_int8(graph, windows, keep_float=kept), 0.1),
+        "static": (quantize_static_int8(graph, windows, keep_float=kept), 0.15),
         "static, all layers": (quantize_static_int8(graph, windows), 0.3),
-        "dynamic": (quantize_dynamic_int8(graph, kept), 0.1),
+        "dynamic": (quantize_dynamic_int8(graph, kept), 0.15),
     }
     spreads = [
         np.sqrt(values.reshape(-1, values.shape[-1]).var(0).mean())

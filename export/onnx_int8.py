@@ -79,9 +79,9 @@ def check_settings(int8: Int8) -> None:
     if int8.method not in get_args(Method):
         raise ExportError(f"int8.method={int8.method!r}: unknown; use one of {', '.join(get_args(Method))}")
     if int8.method != "static" and int8.calibrate_method is not None:
-        raise ExportError(f"int8.calibrate_method: for the method static, not {int8.method}; leave it out")
+        raise ExportError(f"calibrate_method: for the method static, not {int8.method}; leave it out")
     if int8.method == "pt2e" and (int8.keep_float != "auto" or int8.sweep):
-        raise ExportError("int8.method='pt2e' keeps the default layers in float; leave keep_float and sweep out")
+        raise ExportError("the method pt2e keeps the default layers in float; leave keep_float and sweep out")
     if int8.method == "pt2e":
         need("torchao", extra="pt2e")
 
@@ -92,7 +92,7 @@ def check_calibration(source: Checkpoint, int8: Int8, calibration: str | Path | 
         return
     raise ExportError(
         "calibration: int8 needs real windows, to know the ranges of its values; give a folder made by `tinymyo "
-        "prepare` or an .npy or .npz file of windows, or use int8.method='dynamic'"
+        "prepare` or an .npy or .npz file of windows, or the method dynamic (--int8-method dynamic)"
     )
 
 

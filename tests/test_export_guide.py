@@ -1,6 +1,7 @@
 """The guides of exports say what the package does: commands, options, recipes, code."""
 
 import ast
+import dataclasses
 import re
 import shlex
 import textwrap
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from dataset_builders.base import make_builder
 from tinymyo_hf import cli_export
 from tinymyo_hf.cli import app
 from tinymyo_hf.tasks import TASK_OF_HEAD
@@ -36,7 +38,8 @@ def test_commands_exist_with_their_recipes_and_options(words):
     if words[1] == "train":
         parse_recipe(words[2], words[3:])
     else:
-        assert given <= options_of(command_of(words))
+        of_corpus = dataclasses.fields(make_builder(words[2], str(ROOT)).config) if words[1] == "prepare" else ()
+        assert given <= options_of(command_of(words)) | {f"--{field.name}" for field in of_corpus}
 
 
 def test_options_named_in_the_text_exist():

@@ -5,6 +5,7 @@ import pytest
 from tiny_regression import make_corpus
 from tiny_run import TINY_MODEL, make_split
 
+import trainers.evaluate as evaluate
 import trainers.finetune as finetune
 import trainers.regression_baselines as regression_baselines
 import trainers.tasks as tasks
@@ -24,6 +25,24 @@ def tiny_corpus():
     }
     extractor = TinyMyoFeatureExtractor(feature_size=4, window_length=40, stride=20, patch_size=10)
     return datasets.DatasetDict(splits), extractor
+
+
+@pytest.fixture
+def recipe_reader(monkeypatch, tmp_path):
+    """Given a corpus and fields of a recipe, a function that reads that recipe with further fields, on the corpus or on
+    other data; what is run of it writes to "run" in the test's folder."""
+
+    def of(corpus, **usual):
+        def read(data=None, **fields):
+            for module in (tasks, evaluate):
+                monkeypatch.setattr(module, "load_corpus", lambda *args, **kwargs: (data or corpus[0], corpus[1]))
+            quiet = {"report_to": "none", "baselines": False, "disable_tqdm": True}
+            where = {"dataset": "tiny", "output_dir": str(tmp_path / "run")}
+            return parse_recipe(where | quiet | usual | fields)
+
+        return read
+
+    return of
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from transformers import AutoModelForCTC, EvalPrediction
 
 import trainers.evaluate as evaluate
 import trainers.finetune as finetune
-import trainers.tasks as tasks
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMG_TRANSFORMER_PRESETS, SEMGTransformerConfig
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC
 from tinymyo_hf.tokenization import EmgCharacterTokenizer
@@ -43,31 +42,19 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def load(corpus, monkeypatch, tmp_path):
-    """A function that reads a recipe on the tiny corpus, or on `data`."""
-
-    def parse(data=None, **fields):
-        for module in (tasks, evaluate):
-            monkeypatch.setattr(module, "load_corpus", lambda *args, **kwargs: (data or corpus[0], corpus[1]))
-        recipe = {
-            "task": "ctc",
-            "dataset": "tiny",
-            "output_dir": str(tmp_path / "run"),
-            "preset": "semg-transformer-tiny",
-            "model_config": TINY,
-            "context": CONTEXT,
-            "num_train_epochs": 1,
-            "per_device_train_batch_size": 4,
-            "gradient_accumulation_steps": 1,
-            "learning_rate": 1e-2,
-            "augmentations": {},
-            "report_to": "none",
-            "baselines": False,
-            "disable_tqdm": True,
-        } | fields
-        return parse_recipe(recipe)
-
-    return parse
+def load(corpus, recipe_reader):
+    return recipe_reader(
+        corpus,
+        task="ctc",
+        preset="semg-transformer-tiny",
+        model_config=TINY,
+        context=CONTEXT,
+        num_train_epochs=1,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=1,
+        learning_rate=1e-2,
+        augmentations={},
+    )
 
 
 @pytest.fixture

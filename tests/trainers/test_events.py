@@ -12,7 +12,6 @@ from transformers import EvalPrediction, pipeline
 
 import trainers.events as events
 import trainers.finetune as finetune
-import trainers.tasks as tasks
 from tinymyo_hf import TinyMyoConfig, TinyMyoForPreTraining
 from tinymyo_hf.event_detection import FrameGrid
 from trainers.arguments import EventsArguments, ModelArguments
@@ -20,7 +19,6 @@ from trainers.errors import RecipeError
 from trainers.event_baselines import block_log_power
 from trainers.events import EventsTask
 from trainers.optim import LayerwiseTrainer
-from trainers.parsing import parse_recipe
 
 TINY = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 48}
 
@@ -40,27 +38,16 @@ def make_task(corpus):
 
 
 @pytest.fixture
-def load(corpus, monkeypatch, tmp_path):
-    """A function that reads a recipe on the tiny corpus, or on `data`."""
-
-    def parse(data=None, **fields):
-        monkeypatch.setattr(tasks, "load_corpus", lambda *args, **kwargs: (data or corpus[0], corpus[1]))
-        recipe = {
-            "task": "events",
-            "dataset": "tiny",
-            "output_dir": str(tmp_path / "run"),
-            "num_train_epochs": 2,
-            "per_device_train_batch_size": 4,
-            "learning_rate": 3e-3,
-            "model_config": TINY,
-            "augmentations": {},
-            "report_to": "none",
-            "baselines": False,
-            "disable_tqdm": True,
-        } | fields
-        return parse_recipe(recipe)
-
-    return parse
+def load(corpus, recipe_reader):
+    return recipe_reader(
+        corpus,
+        task="events",
+        num_train_epochs=2,
+        per_device_train_batch_size=4,
+        learning_rate=3e-3,
+        model_config=TINY,
+        augmentations={},
+    )
 
 
 @pytest.fixture

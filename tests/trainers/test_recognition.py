@@ -14,13 +14,11 @@ from transformers import AutoModelForCTC, EvalPrediction
 import trainers.evaluate as evaluate
 import trainers.finetune as finetune
 import trainers.recognition_decoding as decoding
-import trainers.tasks as tasks
 from tinymyo_hf.lexicon import read_lexicon, write_lexicon
 from tinymyo_hf.speech_text import SPEECH_CHARACTERS
 from tinymyo_hf.tokenization import EmgCharacterTokenizer
 from trainers.arguments import ModelArguments
 from trainers.errors import RecipeError
-from trainers.parsing import parse_recipe
 from trainers.recognition import RecognitionTask, frames_needed
 from trainers.recognition_baselines import align, central_sentence
 from trainers.recognition_decoding import Recognised, recognition_scores
@@ -41,29 +39,17 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def read(corpus, monkeypatch, tmp_path):
-    """A function that reads a recipe on the tiny corpus, or on `data`."""
-
-    def parse(data=None, **fields):
-        for module in (tasks, evaluate):
-            monkeypatch.setattr(module, "load_corpus", lambda *args, **kwargs: (data or corpus[0], corpus[1]))
-        recipe = {
-            "task": "speech_recognition",
-            "dataset": "tiny",
-            "output_dir": str(tmp_path / "run"),
-            "preset": "tinymyo-gaddy-recognition",
-            "model_config": TINY,
-            "num_train_epochs": 1,
-            "warmup_steps": 2,
-            "max_samples": 1600,
-            "piece_length": 400,
-            "report_to": "none",
-            "baselines": False,
-            "disable_tqdm": True,
-        } | fields
-        return parse_recipe(recipe)
-
-    return parse
+def read(corpus, recipe_reader):
+    return recipe_reader(
+        corpus,
+        task="speech_recognition",
+        preset="tinymyo-gaddy-recognition",
+        model_config=TINY,
+        num_train_epochs=1,
+        warmup_steps=2,
+        max_samples=1600,
+        piece_length=400,
+    )
 
 
 @pytest.fixture

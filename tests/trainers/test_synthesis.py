@@ -12,13 +12,11 @@ from tiny_synthesis import MODES, PHONES, SPECTRA, spoken, tiny_speech
 import trainers.evaluate as evaluate
 import trainers.finetune as finetune
 import trainers.synthesis_examples as synthesis_examples
-import trainers.tasks as tasks
 from tinymyo_hf import TinyMyoForSpeechSynthesis
 from tinymyo_hf.audio import mfcc
 from tinymyo_hf.vocoder import VocoderError
 from trainers.arguments import ModelArguments
 from trainers.errors import CheckpointError, RecipeError
-from trainers.parsing import parse_recipe
 from trainers.synthesis import SpeechSynthesisTask
 from trainers.synthesis_loss import SpeechFrames, SynthesisLoss
 from trainers.synthesis_metrics import Prediction
@@ -37,29 +35,17 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def read(corpus, monkeypatch, tmp_path):
-    """A function that reads a recipe on the tiny corpus, or on `data`."""
-
-    def parse(data=None, **fields):
-        for module in (tasks, evaluate):
-            monkeypatch.setattr(module, "load_corpus", lambda *args, **kwargs: (data or corpus[0], corpus[1]))
-        recipe = {
-            "task": "speech_synthesis",
-            "dataset": "tiny",
-            "output_dir": str(tmp_path / "run"),
-            "preset": "tinymyo-gaddy-synthesis",
-            "model_config": TINY,
-            "num_train_epochs": 1,
-            "warmup_steps": 2,
-            "max_samples": 2000,
-            "piece_length": 400,
-            "report_to": "none",
-            "baselines": False,
-            "disable_tqdm": True,
-        } | fields
-        return parse_recipe(recipe)
-
-    return parse
+def read(corpus, recipe_reader):
+    return recipe_reader(
+        corpus,
+        task="speech_synthesis",
+        preset="tinymyo-gaddy-synthesis",
+        model_config=TINY,
+        num_train_epochs=1,
+        warmup_steps=2,
+        max_samples=2000,
+        piece_length=400,
+    )
 
 
 @pytest.fixture

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import onnx
     from onnxruntime.quantization.calibrate import TensorsData
 
-FILE = "activation_ranges.json"
-
 
 def trained_ranges(model: onnx.ModelProto, path: str | Path) -> TensorsData:
     """What `export.onnx_quantization.quantize_with_ranges` needs (with 8 bits), from the file of a checkpoint.

@@ -1,0 +1,1 @@
+"""TinyMyo in integers only: its graph, what its numbers become, and the exact arithmetic that results."""

@@ -133,8 +133,7 @@ def _attention(node: Attention, query_key: np.ndarray, value: np.ndarray) -> np.
 
 def _pool(node: Pool, states: np.ndarray) -> np.ndarray:
     means = states.reshape(len(states), node.outer, node.count, node.inner).mean(axis=2)
-    rows = 1 if node.inner == states.shape[-1] else node.inner // states.shape[-1]
-    return means.reshape(len(states), rows, -1)
+    return means.reshape(len(states), node.inner // states.shape[-1], -1)
 
 
 def _fuse(node: Fuse, states: np.ndarray) -> np.ndarray:

@@ -60,7 +60,10 @@ __all__ = [
 
 TOLERANCE = 1e-5
 """By which logits may differ from PyTorch's, relative to max(1, |logit|)."""
-_WORD = 4  # bytes: the SIMD kernels read int8 values four at a time
+_WORD = 4
+"""Bytes that kernels read at once: widths are multiples of it."""
+_LARGEST_HIDDEN_SIZE, _LARGEST_FEATURES = 1024, 8192
+"""Beyond them, sums of a layer norm or of the head could overflow."""
 
 
 class GraphError(ExportError):
@@ -89,33 +92,24 @@ def verify_graph(
 ) -> float:
     """Check that a graph computes what the model does.
 
-    Beside `windows` (count, channels, samples), two windows of noise are run: their logits must differ, and each of
-    their tokens must have a row of its own after the last layer.
+    Two windows of noise are run beside those given: their logits must differ, and each of their tokens must have a row
+    of its own after the last layer.
+
+    Args:
+        windows: (channels, samples) or (count, channels, samples), such as the model is for.
 
     Returns:
         The largest difference between logits of the graph and of PyTorch, relative to max(1, |logit|).
 
     Raises:
-        GraphError: logits that differ by more than 1e-5, or that do not depend on the window, or tokens that are all
-            the same after the last layer.
+        GraphError: logits that differ by more than 1e-5 or do not depend on the window, or tokens that are alike.
+        ExportError: windows of another shape.
     """
-    import torch
-
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((2, *graph.shapes[INPUT])).astype(np.float32)
-    tokens: list[np.ndarray] = []
-    found = run_float(graph, noise, lambda name, array: tokens.extend(array) if name == "norm" else None)
-    _check_tokens(tokens)
-    if np.allclose(found[0], found[1], rtol=TOLERANCE, atol=TOLERANCE):
-        raise GraphError("model: its logits do not depend on the window; check that its weights were loaded")
-    windows = np.concatenate((np.asarray(windows, np.float32), noise))
-    reference = copy.deepcopy(model).to("cpu", torch.float32).eval()
-    worst = 0.0
-    for window in windows:
-        with torch.no_grad():
-            expected = reference(torch.from_numpy(window[None])).logits[0].numpy()
-        difference = np.abs(run_float(graph, window) - expected) / np.maximum(1, np.abs(expected))
-        worst = max(worst, float(difference.max()))
+    windows = np.asarray(windows, np.float32)
+    found = run_float(graph, windows)
+    _check_noise(graph)
+    expected = _logits_of(model, windows.reshape(-1, *graph.shapes[INPUT]))
+    worst = float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())
     if not worst <= TOLERANCE:
         raise GraphError(
             f"logits: those of the graph differ from PyTorch's by {worst:.1e}, more than {TOLERANCE:.0e}; build the "
@@ -124,15 +118,32 @@ def verify_graph(
     return worst
 
 
-def _check_tokens(windows: list[np.ndarray]) -> None:
+def _logits_of(model: Any, windows: np.ndarray) -> np.ndarray:
+    import torch
+
+    reference = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    with torch.no_grad():  # one at a time: scores of all tokens of many windows are large
+        return np.stack([reference(torch.from_numpy(window[None])).logits[0].numpy() for window in windows])
+
+
+def _check_noise(graph: Graph) -> None:
+    """Run noise, whose patches all differ, which those of a real recording need not."""
+    noise = np.random.default_rng(0).standard_normal((2, *graph.shapes[INPUT])).astype(np.float32)
+    rows: list[np.ndarray] = []
+    logits = run_float(graph, noise, lambda name, array: rows.extend(array) if name == "norm" else None)
+    for tokens in rows:
+        _check_tokens(tokens.astype(np.float64))
+    if np.allclose(*logits, rtol=TOLERANCE, atol=TOLERANCE):
+        raise GraphError("model: its logits do not depend on the window; check that its weights were loaded")
+
+
+def _check_tokens(tokens: np.ndarray) -> None:
     """A graph that lost its residual connections has rows that are all alike, and passes tests of shape."""
-    for rows in windows:
-        rows = rows.astype(np.float64)
-        squares = (rows**2).sum(axis=1)
-        distances = squares[:, None] + squares[None] - 2 * rows @ rows.T
-        np.fill_diagonal(distances, np.inf)
-        if distances.min() < TOLERANCE**2 * squares.mean():
-            raise GraphError("model: tokens with different patches are the same after the last layer; check its layers")
+    squares = np.square(tokens).sum(axis=1)
+    distances = squares[:, None] + squares - 2 * tokens @ tokens.T
+    np.fill_diagonal(distances, np.inf)
+    if distances.min() <= TOLERANCE**2 * squares.mean():
+        raise GraphError("model: tokens of different patches are the same after the last layer; check its weights")
 
 
 def _check_model(model: Any) -> None:
@@ -140,19 +151,13 @@ def _check_model(model: Any) -> None:
 
     if not isinstance(model, TinyMyoForSequenceClassification | TinyMyoForRegression):
         raise GraphError(
-            f"model: a {type(model).__name__}; use a TinyMyoForSequenceClassification or a TinyMyoForRegression"
+            f"model: a {type(model).__name__}, for which there are no integer kernels; use a "
+            "TinyMyoForSequenceClassification or a TinyMyoForRegression, which work on patches"
         )
     config = model.config
-    for field, allowed in (
-        ("stem", ("patches",)),
-        ("norm_position", ("pre",)),
-        ("position_embedding_type", ("rope", "none")),
-        ("is_causal", (False,)),
-        ("hidden_act", ("gelu",)),
-    ):
-        if (value := getattr(config, field)) not in allowed:
-            names = " or ".join(repr(name) for name in allowed)
-            raise GraphError(f"{field}={value!r}: there are no integer kernels for it; train a model with {names}")
+    for field, known in (("norm_position", "pre"), ("hidden_act", "gelu")):
+        if (value := getattr(config, field)) != known:
+            raise GraphError(f"{field}={value!r}: there are no integer kernels for it; train a model with {known!r}")
     widths = {
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -163,6 +168,16 @@ def _check_model(model: Any) -> None:
     for field, width in widths.items():
         if width % _WORD:
             raise GraphError(f"{field}={width}: the kernels take multiples of {_WORD}; train a model with such a width")
+    if config.hidden_size > _LARGEST_HIDDEN_SIZE:
+        raise GraphError(
+            f"hidden_size={config.hidden_size}: the kernels take at most {_LARGEST_HIDDEN_SIZE}; train a narrower model"
+        )
+    head = model.regressor.conv2 if isinstance(model, TinyMyoForRegression) else model.classifier
+    if (features := head.weight.shape[1]) > _LARGEST_FEATURES:
+        raise GraphError(
+            f"{features} features go into the last layer: the kernels take at most {_LARGEST_FEATURES}; train a "
+            'classifier with channel_fusion="mean" or fewer channels, or a smaller regression_hidden_size'
+        )
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise GraphError(f"{name}: holds NaN or infinity; train the model again or copy the checkpoint again")
@@ -207,7 +222,9 @@ class _Builder:
         self._regressor(states)
         return Graph(tuple(self.nodes), self.shapes, self.config.target_length or self.shapes[INPUT][1])
 
-    def _add(self, shape: tuple[int, int], kind: type[Node], name: str, *inputs: str, output: str = "", **fields: Any):
+    def _add(
+        self, shape: tuple[int, int], kind: type[Node], name: str, *inputs: str, output: str = "", **fields: Any
+    ) -> str:
         """A node; returns the name of its output, which has this shape."""
         output = output or name
         self.nodes.append(kind(name, inputs, output, **fields))
@@ -217,7 +234,9 @@ class _Builder:
     def _norm(self, norm: Any, name: str, states: str) -> str:
         return self._add(self.shapes[states], LayerNorm, name, states, **_parameters(norm), eps=norm.eps)
 
-    def _linear(self, weights: dict[str, np.ndarray], name: str, states: str, residual: str | None = None, **fields):
+    def _linear(
+        self, weights: dict[str, np.ndarray], name: str, states: str, residual: str | None = None, **fields: Any
+    ) -> str:
         shape = self.shapes[states][0], len(weights["bias"])
         inputs = (states,) if residual is None else (states, residual)
         return self._add(shape, Linear, name, *inputs, **weights, **fields)

@@ -67,7 +67,12 @@ MODELS = {
 
 def small_model(name: str) -> nn.Module:
     torch.manual_seed(0)
-    model = MODELS[name][0]().eval()
+    return moved(MODELS[name][0]())
+
+
+def moved(model: nn.Module) -> nn.Module:
+    """The model itself, in evaluation mode, with weights moved away from their initial values."""
+    model.eval()
     with torch.no_grad():
         for parameter in model.parameters():  # biases begin at 0, scales at 1: what is lost there would not show
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -3,19 +3,24 @@
 `export.gap9.plan` makes it, `export.gap9.check` proves it, `export.gap9.generate` writes it into C. Offsets and sizes
 are in bytes, all offsets multiples of 8.
 
-L1 regions by step class (two of a kind: double buffering):
+Regions of L1 by class of the step; two of a kind are double buffers:
 
-| step | regions |
-|---|---|
-| PatchEmbedding | input0/1 int16 (row_block, patch), weights int16 (hidden, patch), channels, output0/1 int16 (row_block, hidden) |
-| LayerNorm | input0/1 int16 (row_block, d), weights int16 (d,), bias int32 (d,), output0/1 int8 (row_block, d) |
-| Linear | input0/1 int8 (row_block, depth), weights0/1 (output_block, depth), channels0/1, output0/1 (row_block, output_block) int8, or int16 of a residual; with a table: table; with rotation: rotation0/1 int16 (row_block, 2, head_size / 2) |
-| Attention | query0/1 (row_block, head_size), block0/1 (key_block, head_size), scores int16 (row_block, N4), reciprocals uint32 (row_block,), sums int32 (row_block, head_size), output0/1 (row_block, head_size), exponentials uint16 (256,) |
-| Pool | input0/1 (row_block, inner), sums int32 (inner,), output (inner,) |
-| DepthwiseConv | input, weights, channels, table int16 (1024,), output |
-| Head | input int16 (rows, depth), weights0/1 (output_block, depth), bias0/1 int32 (output_block,), output0/1 int32 (rows, output_block) |
+- `PatchEmbedding`: input0/1 int16 (row_block, patch), weights int16 (hidden, patch), channels,
+  output0/1 int16 (row_block, hidden)
+- `LayerNorm`: input0/1 int16 (row_block, d), weights int16 (d,), bias int32 (d,), output0/1 int8 (row_block, d)
+- `Linear`: input0/1 int8 (row_block, depth), weights0/1 int8 (output_block, depth), channels0/1,
+  output0/1 (row_block, output_block) int8, or int16 of a residual; with a table: table int8 (1024,);
+  with rotation: rotation0/1 int16 (row_block, 2, head_size / 2)
+- `Attention`: query0/1 int8 (row_block, head_size), block0/1 int8 (key_block, head_size),
+  scores int16 (row_block, N4), reciprocals uint32 (row_block,), sums int32 (row_block, head_size),
+  output0/1 int8 (row_block, head_size), exponentials uint16 (256,)
+- `Pool`: input0/1 int8 (row_block, inner), sums int32 (inner,), output (inner,)
+- `DepthwiseConv`: input int8 and output int16 (rows, width), weights int8 (width, 3), channels, table int16 (1024,)
+- `Head`: input int16 (rows, depth), weights0/1 int8 (output_block, depth), bias0/1 int32 (output_block,),
+  output0/1 int32 (rows, output_block)
 
-A linear layer of the layout "heads" or "transposed" has output_block = head_size.
+"channels" are records of 12 bytes (`channel_t` of runtime/kernels.h), one per output. A linear layer of the layout
+"heads" or "transposed" has output_block = head_size.
 """
 
 from __future__ import annotations
@@ -96,7 +101,7 @@ class StepPlan:
         row_block: rows (tokens, queries) of a tile.
         output_block: outputs of a tile (`Linear`, `Head`), else 0.
         key_block: keys and values at a time (`Attention`), else 0; a multiple of 4.
-        l1: regions by name, as in the table above.
+        l1: regions by name, as in the list above.
     """
 
     row_block: int

@@ -1,8 +1,8 @@
 """The integer program: what is left of a model once it is quantized, and all that the C code is made from.
 
 `export.int8.quantize` makes it, `export.int8.reference` runs it in NumPy, `export.gap9` turns it into C. The arithmetic
-of every step is docs/gap9-arithmetic.md. Steps run in order; each writes one tensor, which is called like the step. Only
-the residual stream, "hidden_states", is made by one step ("patch_embedding") and changed in place by others.
+of every step is docs/gap9-arithmetic.md. Steps run in order; each writes one tensor, which is called like the step.
+Only the residual stream, "hidden_states", is made by one step ("patch_embedding") and changed in place by others.
 """
 
 from __future__ import annotations

@@ -1,0 +1,166 @@
+"""What a step of a program does: multiply-accumulate operations, and the tiles that the cores compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import singledispatch
+
+from export.gap9.assumptions import Assumptions
+from export.gap9.schedule import StepPlan
+from export.int8.program import (
+    Attention,
+    DepthwiseConv,
+    Head,
+    LayerNorm,
+    Linear,
+    PatchEmbedding,
+    Pool,
+    Program,
+    Step,
+)
+
+_ROWS_OF_PRODUCT = 2  # that the products compute at once
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Tiles that are alike.
+
+    Attributes:
+        count: how many of them there are.
+        cycles: of the cores, for one.
+        sections: kernels that are started for one.
+    """
+
+    count: int
+    cycles: float
+    sections: int = 1
+
+
+def count_macs(program: Program) -> dict[str, int]:
+    """Multiply-accumulate operations by step, as `tinymyo_hf.count_macs` counts them: matrix products, convolutions and
+    both products of attention. 0 of the others."""
+    return {step.name: _macs_of(step, program) for step in program.steps}
+
+
+def _macs_of(step: Step, program: Program) -> int:
+    if isinstance(step, Attention):
+        return 2 * program.tokens**2 * program.hidden_size
+    if isinstance(step, PatchEmbedding | Linear | DepthwiseConv | Head):
+        outputs, depth = step.weight.shape
+        return rows_of(step, program) * outputs * depth
+    return 0
+
+
+def rows_of(step: Step, program: Program) -> int:
+    """Rows of the input: tokens, or those of the head."""
+    if isinstance(step, PatchEmbedding):
+        return program.tokens
+    return program.tensors[step.input].shape[0]
+
+
+@singledispatch
+def tiles_of(step: Step, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
+    """The tiles of a step, as a plan cuts it, with what the slowest core spends on each."""
+    raise TypeError(type(step).__name__)
+
+
+@tiles_of.register
+def _(step: PatchEmbedding, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
+    outputs, depth = step.weight.shape
+    output = figures.product(depth, figures.int16_factor) + figures.requantization
+    return [
+        Tile(count, _share(rows, figures, _ROWS_OF_PRODUCT) * outputs * output)
+        for rows, count in _blocks(program.tokens, plan.row_block)
+    ]
+
+
+@tiles_of.register
+def _(step: LayerNorm, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
+    width = len(step.weight)
+    return [
+        Tile(count, _share(rows, figures) * width * figures.layer_norm)
+        for rows, count in _blocks(rows_of(step, program), plan.row_block)
+    ]
+
+
+@tiles_of.register
+def _(step: Linear, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
+    outputs, depth = step.weight.shape
+    output = figures.product(depth) + figures.requantization
+    output += figures.activation if step.table is not None else 0
+    output += figures.residual if step.residual else 0
+    rotary = figures.rotary if step.rotation is not None else 0
+    return [
+        Tile(
+            count * times,
+            width * (_share(rows, figures, _ROWS_OF_PRODUCT) * output + _share(rows, figures) * rotary),
+            sections=2 if rotary else 1,
+        )
+        for rows, count in _blocks(rows_of(step, program), plan.row_block)
+        for width, times in _blocks(outputs, plan.output_block)
+    ]
+
+
+@tiles_of.register
+def _(step: Attention, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
+    size, tokens = program.head_size, program.tokens
+    tiles = []
+    for rows, count in _blocks(tokens, plan.row_block):
+        count *= program.num_heads
+        share = _share(rows, figures, _ROWS_OF_PRODUCT)
+        softmax = _share(rows, figures) * tokens * figures.softmax
+        for keys, last, times in _with_last(tokens, plan.key_block):
+            score = share * keys * (figures.product(size) + figures.requantization)
+            value = share * size * (figures.product(keys) + last * figures.requantization)
+            tiles += [
+                Tile(count * times, score + last * softmax, sections=1 + last),
+                Tile(count * times, value),
+            ]
+    return tiles
+
+
+@tiles_of.register
+def _(step: Pool, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
+    share = _share(step.inner, figures)
+    return [
+        Tile(step.outer * count, rows * share * figures.pool) for rows, count in _blocks(step.count, plan.row_block)
+    ]
+
+
+@tiles_of.register
+def _(step: DepthwiseConv, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
+    return [Tile(1, rows_of(step, program) * _share(len(step.weight), figures) * figures.depthwise)]
+
+
+@tiles_of.register
+def _(step: Head, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
+    outputs, depth = step.weight.shape
+    rows = rows_of(step, program)
+    return [
+        Tile(count, _share(rows * width, figures) * depth * figures.head_product)
+        for width, count in _blocks(outputs, plan.output_block)
+    ]
+
+
+def _share(rows: int, figures: Assumptions, together: int = 1) -> int:
+    """Rows of the core that has most of them, when they are dealt out so many together."""
+    groups = -(-rows // together)
+    return min(rows, together * -(-groups // figures.cores))
+
+
+def _blocks(total: int, block: int) -> Iterator[tuple[int, int]]:
+    """(size, count) of the blocks that something is cut into: full ones, and what is left."""
+    if total >= block:
+        yield block, total // block
+    if total % block:
+        yield total % block, 1
+
+
+def _with_last(total: int, block: int) -> Iterator[tuple[int, bool, int]]:
+    """(size, whether it is the last, count) of the blocks."""
+    blocks = -(-total // block)
+    if blocks > 1:
+        yield block, False, blocks - 1
+    yield total - (blocks - 1) * block, True, 1

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from export.gap9.assumptions import Assumptions
-from export.gap9.schedule import Plan, StepPlan
-from export.gap9.work import count_macs, tiles_of
-from export.int8.program import Program, Step
+from export.gap9.schedule import Plan
+from export.gap9.work import busy_cycles, count_macs
+from export.int8.program import Program
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,16 @@ def model_cost(program: Program, plan: Plan, assumptions: Assumptions | None = N
     now, steps = 0.0, []
     for index, step in enumerate(program.steps):
         stall = loads.issue(index, now).wait(step.name, now)
-        compute, dma, overhead = _busy(step, program, plan.steps[step.name], figures)
+        busy = busy_cycles(step, program, plan.steps[step.name], figures)
         transfers, slab = plan.steps[step.name].transfers, plan.slabs.get(step.name)
         cost = StepCost(
             name=step.name,
             kind=type(step).__name__,
             macs=macs[step.name],
-            compute=compute,
-            dma=dma,
+            compute=busy.compute,
+            dma=busy.dma,
             stall=stall,
-            overhead=overhead,
+            overhead=busy.overhead,
             l1_bytes=transfers.read + transfers.written,
             l3_bytes=slab.buffer.size if slab else 0,
         )
@@ -169,16 +169,3 @@ class _Loads:
     def wait(self, name: str, now: float) -> float:
         """Cycles until the parameters of a step are there."""
         return max(0.0, self.ready.get(name, now) - now)
-
-
-def _busy(step: Step, program: Program, plan: StepPlan, figures: Assumptions) -> tuple[float, float, float]:
-    """Cycles of computing, of transfers that it does not hide, and of starting both."""
-    tiles = list(tiles_of(step, program, plan, figures))
-    count = sum(tile.count for tile in tiles)
-    compute = sum(tile.count * tile.cycles for tile in tiles)
-    sections = sum(tile.count * tile.sections for tile in tiles)
-    overhead = sections * figures.section + plan.transfers.count * figures.dma_setup
-    ends = (plan.transfers.read + plan.transfers.written) / count / figures.dma_bytes
-    beside = ends * (count - 1) / count  # what runs beside each tile, on average
-    hidden = sum(tile.count * min(tile.cycles, beside) for tile in tiles)
-    return compute, ends + beside * count - hidden, overhead

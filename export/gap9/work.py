@@ -1,4 +1,5 @@
-"""What a step of a program does: multiply-accumulate operations, and the tiles that the cores compute."""
+"""What a step of a program does: multiply-accumulate operations, the tiles that the cores compute, and the cycles of both
+computing and moving them, once the parameters of the step are in L2."""
 
 from __future__ import annotations
 
@@ -36,6 +37,39 @@ class Tile:
     count: int
     cycles: float
     sections: int = 1
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Cycles of a step whose parameters are there.
+
+    Attributes:
+        compute: of the core that has most to do.
+        dma: transfers between L2 and L1 that computing does not hide.
+        overhead: starting kernels and transfers.
+    """
+
+    compute: float
+    dma: float
+    overhead: float
+
+    @property
+    def total(self) -> float:
+        return self.compute + self.dma + self.overhead
+
+
+def busy_cycles(step: Step, program: Program, plan: StepPlan, figures: Assumptions) -> Busy:
+    """What a step takes, as a plan cuts it: of every tile the longer of computing it and of moving others meanwhile."""
+    tiles = tiles_of(step, program, plan, figures)
+    count = sum(tile.count for tile in tiles)
+    sections = sum(tile.count * tile.sections for tile in tiles)
+    moves = (plan.transfers.read + plan.transfers.written) / figures.dma_bytes / count
+    beside = moves * (count - 1) / count  # on average; the first load and the last store run beside nothing
+    return Busy(
+        compute=sum(tile.count * tile.cycles for tile in tiles),
+        dma=moves + sum(tile.count * max(0.0, beside - tile.cycles) for tile in tiles),
+        overhead=sections * figures.section + plan.transfers.count * figures.dma_setup,
+    )
 
 
 def count_macs(program: Program) -> dict[str, int]:

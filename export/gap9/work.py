@@ -1,5 +1,5 @@
-"""What a step of a program does: multiply-accumulate operations, the tiles that the cores compute, and the cycles of both
-computing and moving them, once the parameters of the step are in L2."""
+"""What a step of a program does: its multiply-accumulate operations, the tiles that the cores compute, and what both
+computing and moving them take once the parameters of the step are in L2."""
 
 from __future__ import annotations
 

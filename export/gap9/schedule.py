@@ -27,7 +27,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from export.errors import ExportError
+
 KIB = 1024
+
+
+class PlanError(ExportError):
+    """A program that does not fit; the message names what needs the most memory, by how much it is too much, and the
+    fix."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Assumptions:
     int16_factor: float = _figure(2.0, "times", ASSUMED, "time of a product of int16, two at once instead of four")
     head_product: float = _figure(3.0, "cycles of a core per MAC", ASSUMED, "int16 by int8 in the head: two loads, MAC")
     requantization: float = _figure(
-        10.0, "cycles of a core per output", ASSUMED, "64-bit requantization, beyond what the measured product has"
+        8.0, "cycles of a core per output", ASSUMED, "upper word of a product and rounding, beyond the measured product"
     )
     residual: float = _figure(5.0, "cycles of a core per output", ASSUMED, "load, add, saturate and store int16")
     activation: float = _figure(

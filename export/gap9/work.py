@@ -21,7 +21,8 @@ from export.int8.program import (
     Step,
 )
 
-_ROWS_OF_PRODUCT = 2  # that the products compute at once
+_BLOCK = 2, 4
+"""Rows and outputs that products compute at once, and deal out to the cores."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _(step: PatchEmbedding, program: Program, plan: StepPlan, figures: Assumptio
     outputs, depth = step.weight.shape
     output = figures.product(depth, figures.int16_factor) + figures.requantization
     return [
-        Tile(count, _share(rows, figures, _ROWS_OF_PRODUCT) * outputs * output)
+        Tile(count, _outputs(rows, outputs, figures) * output)
         for rows, count in _blocks(program.tokens, plan.row_block)
     ]
 
@@ -129,7 +130,7 @@ def _(step: Linear, program: Program, plan: StepPlan, figures: Assumptions) -> l
     return [
         Tile(
             count * times,
-            width * (_share(rows, figures, _ROWS_OF_PRODUCT) * output + _share(rows, figures) * rotary),
+            _outputs(rows, width, figures) * output + _share(rows, figures) * width * rotary,
             sections=2 if rotary else 1,
         )
         for rows, count in _blocks(rows_of(step, program), plan.row_block)
@@ -143,11 +144,10 @@ def _(step: Attention, program: Program, plan: StepPlan, figures: Assumptions) -
     tiles = []
     for rows, count in _blocks(tokens, plan.row_block):
         count *= program.num_heads
-        share = _share(rows, figures, _ROWS_OF_PRODUCT)
         softmax = _share(rows, figures) * tokens * figures.softmax
         for keys, last, times in _with_last(tokens, plan.key_block):
-            score = share * keys * (figures.product(size) + figures.requantization)
-            value = share * size * (figures.product(keys) + last * figures.requantization)
+            score = _outputs(rows, keys, figures) * (figures.product(size) + figures.requantization)
+            value = _outputs(rows, size, figures) * (figures.product(keys) + last * figures.requantization)
             tiles += [
                 Tile(count * times, score + last * softmax, sections=1 + last),
                 Tile(count * times, value),
@@ -178,10 +178,16 @@ def _(step: Head, program: Program, plan: StepPlan, figures: Assumptions) -> lis
     ]
 
 
-def _share(rows: int, figures: Assumptions, together: int = 1) -> int:
-    """Rows of the core that has most of them, when they are dealt out so many together."""
-    groups = -(-rows // together)
-    return min(rows, together * -(-groups // figures.cores))
+def _share(items: int, figures: Assumptions) -> int:
+    """Of the core that has most of them."""
+    return -(-items // figures.cores)
+
+
+def _outputs(rows: int, columns: int, figures: Assumptions) -> int:
+    """Outputs of the core that has most blocks of them; those at the edges are smaller."""
+    high, wide = _BLOCK
+    blocks = -(-rows // high) * -(-columns // wide)
+    return _share(blocks, figures) * min(rows, high) * min(columns, wide)
 
 
 def _blocks(total: int, block: int) -> Iterator[tuple[int, int]]:

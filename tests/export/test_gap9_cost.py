@@ -59,16 +59,21 @@ def test_products_are_shared_by_the_cores():
     assert step.compute == step.cycles == 8 * 32 * 64  # of 64 rows a core has 8
 
 
-@pytest.mark.parametrize(("rows", "share"), [(1, 1), (2, 2), (16, 2), (17, 4), (18, 4), (33, 6), (63, 8)])
-def test_what_cannot_be_shared_evenly_takes_as_long_as_the_largest_share(rows, share):
-    program = program_of(linear("a"), rows=rows)
-    assert model_cost(program, plan_of(program), FIGURES).cycles == share * 32 * 64
+# In blocks of 2 rows by 4 outputs, eight of which lie side by side: 1, 2, 3, 5 of each core, or of one of them.
+@pytest.mark.parametrize(
+    ("rows", "outputs", "share"),
+    [(1, 32, 4), (2, 32, 8), (3, 32, 16), (4, 32, 16), (2, 36, 16), (6, 28, 24), (10, 32, 40), (2, 6, 8), (1, 3, 3)],
+)
+def test_what_cannot_be_shared_evenly_takes_as_long_as_the_largest_share(rows, outputs, share):
+    program = program_of(linear("a", outputs=outputs), rows=rows)
+    assert model_cost(program, plan_of(program, output_block=64), FIGURES).cycles == share * 64
 
 
 def test_tails_of_blocks_are_tiles_of_their_own():
     program = program_of(linear("a", outputs=40), rows=70)
     cost = model_cost(program, plan_of(program), FIGURES)
-    assert cost.cycles == (8 + 2) * (32 + 8) * 64  # rows 64 and 6, outputs 32 and 8
+    # Outputs of the core that has most: of whole tiles an eighth, of 6 x 32 three blocks, of 6 x 8 one.
+    assert cost.cycles == (256 + 64 + 24 + 8) * 64
     overhead = model_cost(program, plan_of(program, count=5), replace(FIGURES, section=100.0, dma_setup=7.0))
     assert overhead.steps[0].overhead == 4 * 100 + 5 * 7
 

@@ -14,7 +14,7 @@ from export.gap9.geometry import CHANNEL_BYTES, round_up, rows_of
 from export.gap9.schedule import Budget, Region, StepPlan
 from export.gap9.slabs import aligned
 from export.gap9.transfers import DMA_LIMIT, Blocks, transfers_of
-from export.gap9.work import tiles_of
+from export.gap9.work import busy_cycles
 from export.int8.program import (
     FEATURE_LIMIT,
     TABLE_SIZE,
@@ -65,12 +65,8 @@ def total_size(sizes: Sizes) -> int:
 
 
 def modelled_cycles(program: Program, step: Step, plan: StepPlan) -> float:
-    """Cycles of a step whose parameters are there: of every tile the longer of computing and moving, and overheads."""
-    tiles = list(tiles_of(step, program, plan, _FIGURES))
-    count = sum(tile.count for tile in tiles)
-    moves = (plan.transfers.read + plan.transfers.written) / _FIGURES.dma_bytes / count
-    busy = sum(tile.count * (max(tile.cycles, moves) + tile.sections * _FIGURES.section) for tile in tiles)
-    return busy + moves + plan.transfers.count * _FIGURES.dma_setup
+    """Cycles of a step whose parameters are there."""
+    return busy_cycles(step, program, plan, _FIGURES).total
 
 
 def region_sizes(program: Program, step: Step, blocks: Blocks) -> Sizes:

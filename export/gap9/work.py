@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from export.gap9.assumptions import Assumptions
+from export.gap9.geometry import rows_of
 from export.gap9.schedule import StepPlan
 from export.int8.program import (
     Attention,
@@ -84,15 +85,8 @@ def _macs_of(step: Step, program: Program) -> int:
         return 2 * program.tokens**2 * program.hidden_size
     if isinstance(step, PatchEmbedding | Linear | DepthwiseConv | Head):
         outputs, depth = step.weight.shape
-        return rows_of(step, program) * outputs * depth
+        return rows_of(program, step) * outputs * depth
     return 0
-
-
-def rows_of(step: Step, program: Program) -> int:
-    """Rows of the input: tokens, or those of the head."""
-    if isinstance(step, PatchEmbedding):
-        return program.tokens
-    return program.tensors[step.input].shape[0]
 
 
 @singledispatch
@@ -116,7 +110,7 @@ def _(step: LayerNorm, program: Program, plan: StepPlan, figures: Assumptions) -
     width = len(step.weight)
     return [
         Tile(count, _share(rows, figures) * width * figures.layer_norm)
-        for rows, count in _blocks(rows_of(step, program), plan.row_block)
+        for rows, count in _blocks(rows_of(program, step), plan.row_block)
     ]
 
 
@@ -133,7 +127,7 @@ def _(step: Linear, program: Program, plan: StepPlan, figures: Assumptions) -> l
             _outputs(rows, width, figures) * output + _share(rows, figures) * width * rotary,
             sections=2 if rotary else 1,
         )
-        for rows, count in _blocks(rows_of(step, program), plan.row_block)
+        for rows, count in _blocks(rows_of(program, step), plan.row_block)
         for width, times in _blocks(outputs, plan.output_block)
     ]
 
@@ -165,13 +159,13 @@ def _(step: Pool, program: Program, plan: StepPlan, figures: Assumptions) -> lis
 
 @tiles_of.register
 def _(step: DepthwiseConv, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
-    return [Tile(1, rows_of(step, program) * _share(len(step.weight), figures) * figures.depthwise)]
+    return [Tile(1, rows_of(program, step) * _share(len(step.weight), figures) * figures.depthwise)]
 
 
 @tiles_of.register
 def _(step: Head, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
     outputs, depth = step.weight.shape
-    rows = rows_of(step, program)
+    rows = rows_of(program, step)
     return [
         Tile(count, _share(rows * width, figures) * depth * figures.head_product)
         for width, count in _blocks(outputs, plan.output_block)

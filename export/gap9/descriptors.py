@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from export.gap9.geometry import round_up
 from export.gap9.names import address, parameters
 from export.gap9.schedule import Plan, StepPlan
 from export.int8.program import (
@@ -135,7 +136,7 @@ def _linear(at: _Context, step: Linear) -> Fields:
 
 def _row_stride(step: Linear, result: Tensor) -> int:
     if step.layout == "transposed":
-        return _padded(result.shape[-1])
+        return round_up(result.shape[-1], 4)
     return result.shape[-1] * (2 if step.residual else 1)
 
 
@@ -149,7 +150,7 @@ def _attention(at: _Context, step: Attention) -> Fields:
         "tokens": tokens,
         "heads": double_heads // 2,
         "head_size": head_size,
-        "value_stride": _padded(tokens),
+        "value_stride": round_up(tokens, 4),
         "row_block": at.schedule.row_block,
         "key_block": at.schedule.key_block,
         "score_multiplier": int(step.scores.multiplier),
@@ -227,7 +228,3 @@ def _described(tensor: Tensor) -> str:
     if isinstance(tensor.scale, float):
         text += f", scale {tensor.scale:.4g}"
     return text + (f", zero point {tensor.zero_point}" if tensor.zero_point else "")
-
-
-def _padded(size: int) -> int:
-    return -(-size // 4) * 4

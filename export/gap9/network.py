@@ -10,6 +10,7 @@ from importlib import resources
 import numpy as np
 
 from export.gap9.descriptors import Fields, comment_of, fields_of, structure_of
+from export.gap9.geometry import round_up
 from export.gap9.names import address, identifier, parameters
 from export.gap9.schedule import Plan
 from export.gap9.slabs import slab_bytes, slab_sections
@@ -62,8 +63,8 @@ def network_source(program: Program, plan: Plan, weights: bytes) -> str:
 def geometry(step: Step, tensor: Tensor) -> tuple[int, int, int]:
     """How the output of a step lies in memory: rows, bytes of a row, and bytes from one row to the next."""
     row = tensor.shape[-1] * np.dtype(tensor.dtype).itemsize
-    padded = -(-row // 4) * 4 if isinstance(step, Linear) and step.layout == "transposed" else row
-    return int(np.prod(tensor.shape[:-1])), row, padded
+    padded = isinstance(step, Linear) and step.layout == "transposed"
+    return int(np.prod(tensor.shape[:-1])), row, round_up(row, 4) if padded else row
 
 
 def _title(program: Program) -> str:
@@ -104,9 +105,7 @@ def _fields(fields: Fields, indent: str = "    ") -> Iterable[str]:
 def _slabs(plan: Plan) -> Iterable[str]:
     for name, slab in plan.slabs.items():
         buffer = slab.buffer
-        yield (
-            f"{{.l3 = {slab.l3}, .l2 = {parameters(name)}, .size = {buffer.size}, .issued_at = {buffer.first}}},"
-        )
+        yield f"{{.l3 = {slab.l3}, .l2 = {parameters(name)}, .size = {buffer.size}, .issued_at = {buffer.first}}},"
 
 
 def _table(program: Program, plan: Plan) -> Iterable[str]:

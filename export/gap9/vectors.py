@@ -1,8 +1,8 @@
 """Test vectors: windows, and what every step makes of them by the integer reference, for the C program to compare with.
 
 Layout of `vectors.bin`, little-endian: "GAPV", then uint32 version, number of vectors, number of steps, bytes of an
-input, bytes of logits; for every vector its name (32 bytes, zeros behind), the window in int16, the logits in int32, and
-the CRC-32 of every step's output as it is in memory right after the step, without padding.
+input, bytes of logits; for every vector its name (32 bytes, zeros behind), the window in int16, the logits in int32,
+and the CRC-32 of every step's output as it is in memory right after the step, without padding.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class Vectors:
             4 * int(np.prod(self.logits.shape[1:])),
         )
         parts = [header]
-        for name, window, logits, checksums in zip(
-            self.names, self.inputs, self.logits, self.checksums, strict=True
-        ):
+        for name, window, logits, checksums in zip(self.names, self.inputs, self.logits, self.checksums, strict=True):
             parts += [
                 name.encode("ascii").ljust(NAME_BYTES, b"\0"),
                 window.astype("<i2").tobytes(),
@@ -81,7 +79,9 @@ def make_vectors(program: Program, windows: np.ndarray | None = None, seed: int 
     inputs = np.stack(list(extremes.values()))
     if windows is not None:
         if windows.dtype != np.int16 or windows.ndim != 3 or windows.shape[1:] != shape:
-            raise ExportError(f"windows are {windows.dtype} {windows.shape}; give int16 (windows, {shape[0]}, {shape[1]})")
+            raise ExportError(
+                f"windows are {windows.dtype} {windows.shape}; give int16 (windows, {shape[0]}, {shape[1]})"
+            )
         names = tuple(f"window {i}" for i in range(len(windows))) + names
         inputs = np.concatenate((windows, inputs))
     return _expected(program, names, inputs)
@@ -91,7 +91,7 @@ def extreme_windows(channels: int, samples: int, patch_size: int, seed: int = 0)
     """24 windows by name, int16 (channels, samples), that no recording looks like and every overflow hides behind."""
     rng = np.random.default_rng(seed)
     shape = (channels, samples)
-    time = np.arange(samples)
+    channel, time = np.arange(channels)[:, None], np.arange(samples)
     patch = time // patch_size
     ramp = np.linspace(_LOW, _HIGH, samples).round()
     made = {
@@ -102,7 +102,7 @@ def extreme_windows(channels: int, samples: int, patch_size: int, seed: int = 0)
         "minus one": -np.ones(shape),
         "alternating samples": np.where(time % 2, _LOW, _HIGH),
         "alternating patches": np.where(patch % 2, _LOW, _HIGH),
-        "alternating channels": np.where(np.arange(channels) % 2, _LOW, _HIGH)[:, None],
+        "alternating channels": np.where(channel % 2, _LOW, _HIGH),
         "step": np.where(time < samples // 2, _LOW, _HIGH),
         "ramp up": ramp,
         "ramp down": ramp[::-1],
@@ -112,7 +112,7 @@ def extreme_windows(channels: int, samples: int, patch_size: int, seed: int = 0)
         "impulse at the start": _impulse(shape, (0, 0), _HIGH),
         "impulse at the end": _impulse(shape, (-1, -1), _LOW),
         "impulse in every patch": np.where(time % patch_size == 0, _HIGH, 0),
-        "one channel": rng.integers(_LOW, _HIGH, shape, endpoint=True) * (np.arange(channels) == channels // 2)[:, None],
+        "one channel": np.where(channel == channels // 2, rng.integers(_LOW, _HIGH, samples, endpoint=True), 0),
         "random": rng.integers(_LOW, _HIGH, shape, endpoint=True),
         "random again": rng.integers(_LOW, _HIGH, shape, endpoint=True),
         "random extremes": rng.choice((_LOW, _HIGH), shape),
@@ -120,9 +120,7 @@ def extreme_windows(channels: int, samples: int, patch_size: int, seed: int = 0)
         "noise": rng.normal(0, 500, shape).round(),
         "noise with peaks": (rng.normal(0, 500, shape) * (1 + 99 * (rng.random(shape) < 0.01))).round(),
     }
-    return {
-        name: np.broadcast_to(values, shape).clip(_LOW, _HIGH).astype(np.int16) for name, values in made.items()
-    }
+    return {name: np.broadcast_to(values, shape).clip(_LOW, _HIGH).astype(np.int16) for name, values in made.items()}
 
 
 def _impulse(shape: tuple[int, int], where: tuple[int, int], height: int) -> np.ndarray:

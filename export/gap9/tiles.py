@@ -30,8 +30,8 @@ from export.int8.program import (
 )
 
 _FIGURES = Assumptions()
-_ROWS_OF_CORES = 16
-"""Two rows for each core: the products compute two at once."""
+_ROWS_OF_CORES = 8
+"""Softmax, layer norms and rotary positions give every core whole rows."""
 _PARTS = 12
 """Equal parts up to so many are tried."""
 
@@ -100,6 +100,8 @@ def _candidates(program: Program, step: Step) -> Iterator[Blocks]:
         yield Blocks(rows)
     elif isinstance(step, Pool):
         yield from (Blocks(size) for size in _cuts(step.count, 1, 8))
+    elif isinstance(step, LayerNorm):
+        yield from (Blocks(size) for size in _cuts(rows // step.channels, 2, 8))
     else:
         yield from (Blocks(size) for size in _cuts(rows, 2, 8))
 

@@ -59,22 +59,25 @@ class _Traffic:
     count: int = 0
 
     def read(self, size: int, times: int = 1) -> None:
-        """Bytes in one piece, split where they are too many."""
-        self._add("read", times * size, times * -(-size // DMA_LIMIT))
+        """So many times bytes in one piece."""
+        self._add("read", 1, size, size, times)
 
-    def read_rows(self, rows: int, row_bytes: int, times: int = 1) -> None:
-        """Rows that are apart in L2, split between rows where they are too many bytes."""
-        self._add("read", times * rows * row_bytes, times * -(-rows // (DMA_LIMIT // row_bytes)))
+    def read_rows(self, rows: int, row_bytes: int, stride: int, times: int = 1) -> None:
+        """So many times rows that are `stride` bytes apart in L2."""
+        self._add("read", rows, row_bytes, stride, times)
 
     def write(self, size: int, times: int = 1) -> None:
-        self._add("written", times * size, times * -(-size // DMA_LIMIT))
+        self._add("written", 1, size, size, times)
 
-    def write_rows(self, rows: int, row_bytes: int, times: int = 1) -> None:
-        self._add("written", times * rows * row_bytes, times * -(-rows // (DMA_LIMIT // row_bytes)))
+    def write_rows(self, rows: int, row_bytes: int, stride: int, times: int = 1) -> None:
+        self._add("written", rows, row_bytes, stride, times)
 
-    def _add(self, direction: str, size: int, count: int) -> None:
-        self.bytes[direction] += size
-        self.count += count
+    def _add(self, direction: str, rows: int, row_bytes: int, stride: int, times: int) -> None:
+        size = rows * row_bytes
+        self.bytes[direction] += times * size
+        # What is too large for the DMA is split: anywhere if it is in one piece, else between rows.
+        contiguous = rows == 1 or row_bytes == stride
+        self.count += times * (-(-size // DMA_LIMIT) if contiguous else -(-rows // (DMA_LIMIT // row_bytes)))
 
 
 def _patch_embedding(traffic: _Traffic, program: Program, step: PatchEmbedding, blocks: Blocks) -> None:
@@ -90,18 +93,10 @@ def _layer_norm(traffic: _Traffic, program: Program, step: LayerNorm, blocks: Bl
     width = len(step.weight)
     traffic.read(2 * width)
     traffic.read(4 * width)
-    # Rows of a channel become pieces of rows: a block that reaches into the next channel is stored in two transfers.
-    patches = rows_of(program, step) // step.channels
-    for first in range(0, rows_of(program, step), blocks.rows):
-        rows = min(blocks.rows, rows_of(program, step) - first)
-        traffic.read(2 * rows * width)
-        if step.channels == 1:
-            traffic.write(rows * width)
-            continue
-        while rows:
-            part = min(rows, patches - first % patches)
-            traffic.write_rows(part, width)
-            first, rows = first + part, rows - part
+    # Where channels are joined, every one of them has its own blocks, whose rows are apart in the output.
+    for rows, times in blocks_of(rows_of(program, step) // step.channels, blocks.rows):
+        traffic.read(2 * rows * width, times * step.channels)
+        traffic.write_rows(rows, width, step.channels * width, times * step.channels)
 
 
 def _linear(traffic: _Traffic, program: Program, step: Linear, blocks: Blocks) -> None:
@@ -117,12 +112,14 @@ def _linear(traffic: _Traffic, program: Program, step: Linear, blocks: Blocks) -
             if step.rotation is not None:
                 traffic.read(2 * rows * step.head_size, tiles)
             if step.residual:
-                traffic.read_rows(rows, 2 * width, tiles)
-                traffic.write_rows(rows, 2 * width, tiles)
+                traffic.read_rows(rows, 2 * width, 2 * outputs, tiles)
+                traffic.write_rows(rows, 2 * width, 2 * outputs, tiles)
             elif step.layout == "transposed":
-                traffic.write_rows(width, rows, tiles)
+                traffic.write_rows(width, rows, round_up(rows_of(program, step), 4), tiles)
+            elif step.layout == "heads":
+                traffic.write(rows * width, tiles)
             else:
-                traffic.write_rows(rows, width, tiles)
+                traffic.write_rows(rows, width, outputs, tiles)
 
 
 def _attention(traffic: _Traffic, program: Program, step: Attention, blocks: Blocks) -> None:
@@ -133,8 +130,8 @@ def _attention(traffic: _Traffic, program: Program, step: Attention, blocks: Blo
         traffic.read(rows * size, tiles)
         for keys, count in blocks_of(program.tokens, blocks.keys):
             traffic.read(keys * size, tiles * count)
-            traffic.read_rows(size, round_up(keys, 4), tiles * count)
-        traffic.write_rows(rows, size, tiles)
+            traffic.read_rows(size, round_up(keys, 4), round_up(program.tokens, 4), tiles * count)
+        traffic.write_rows(rows, size, program.hidden_size, tiles)
 
 
 def _pool(traffic: _Traffic, program: Program, step: Pool, blocks: Blocks) -> None:
@@ -158,7 +155,7 @@ def _head(traffic: _Traffic, program: Program, step: Head, blocks: Blocks) -> No
     for width, times in blocks_of(outputs, blocks.outputs):
         traffic.read(width * depth, times)
         traffic.read(4 * width, times)
-        traffic.write_rows(blocks.rows, 4 * width, times)
+        traffic.write_rows(blocks.rows, 4 * width, 4 * outputs, times)
 
 
 _MOVES: dict[type[Step], Callable[..., None]] = {

@@ -25,7 +25,7 @@ from tinymyo_hf.prediction_output import replacing
 SENSITIVITY = "sensitivity.png"
 """Picture of a sweep over the layers, part of the report where it lies in the folder already."""
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
-RUNTIMES = {"onnx": "ONNX", "executorch": "ExecuTorch"}
+RUNTIMES = {"onnx": "ONNX", "executorch": "ExecuTorch", "gap9": "C for GAP9"}
 
 
 def write_report(
@@ -99,12 +99,12 @@ def render_report(report: Mapping[str, Any]) -> str:
     if measurement is not None:
         sections += ["## Cost", _cost(measurement), _conditions(measurement)]
     if report["quantization"]:
-        sections += ["## Quantization", _table(("setting", "value"), _rows(report["quantization"]))]
+        sections += ["## Quantization", markdown_table(("setting", "value"), _rows(report["quantization"]))]
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    return f"Settings: {'; '.join(f'{name} {_shown(value)}' for name, value in settings.items())}." if settings else ""
+    return f"Settings: {'; '.join(f'{name} {shown(value)}' for name, value in settings.items())}." if settings else ""
 
 
 def _summary(verification: Mapping[str, Any]) -> str:
@@ -130,7 +130,7 @@ def _outputs(verification: Mapping[str, Any]) -> str:
         for name, output in verification["outputs"].items()
     ]
     header = ("Output", "Largest difference", "Mean difference", "RMS / spread of the output", "Same decision")
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _scores(verification: Mapping[str, Any]) -> list[str]:
@@ -140,12 +140,12 @@ def _scores(verification: Mapping[str, Any]) -> list[str]:
         for name, scores in verification["scores"].items()
     ]
     runtimes = [RUNTIMES.get(runtime, "PyTorch") for scores in verification["scores"].values() for runtime in scores]
-    return [_table(("Score on these windows", *runtimes), rows)] if rows else []
+    return [markdown_table(("Score on these windows", *runtimes), rows)] if rows else []
 
 
 def _shapes(verification: Mapping[str, Any]) -> str:
     rows = [(" x ".join(map(str, check["shape"])), f"{check['maximum']:.2g}") for check in verification["shapes"]]
-    return _table(("Batch x channels x time", "Largest difference"), rows)
+    return markdown_table(("Batch x channels x time", "Largest difference"), rows)
 
 
 def _cost(measurement: Mapping[str, Any]) -> str:
@@ -158,7 +158,7 @@ def _cost(measurement: Mapping[str, Any]) -> str:
         for what, times in (("median", latency["medians"]), ("minimum", latency["minima"])):
             cells = (f"{1e3 * times[name]:.2f} ({times['pytorch'] / times[name]:.2f} x)" for name in names)
             rows.append((f"Batch of {latency['batch']}, {what}, ms", *cells))
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 _TITLES = {"pytorch": "PyTorch, eager", **RUNTIMES, "onnx fp32": "ONNX, float32"}
@@ -184,15 +184,17 @@ def _megabytes(values: Mapping[str, int], name: str) -> str:
 
 
 def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name.replace("_", " "), _shown(value)) for name, value in values.items()]
+    return [(name.replace("_", " "), shown(value)) for name, value in values.items()]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as reports print it."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value)) or "none"
+        return ", ".join(map(shown, value)) or "none"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in markdown, its first column text and the others numbers."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,8 +1,6 @@
-/* Fixed point as docs/gap9-arithmetic.md has it, in few instructions of a 32-bit core. */
+/* Fixed point as docs/gap9-arithmetic.md has it, without a 64-bit shift, which 32-bit cores do not have. */
 #ifndef FIXED_POINT_H
 #define FIXED_POINT_H
-
-#include "kernels.h"
 
 #include <stdint.h>
 
@@ -13,25 +11,19 @@ static inline int32_t clamp(int32_t value, int32_t low, int32_t high) {
 /* Upper word of the product: one instruction. */
 static inline int32_t multiply_high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b) >> 32); }
 
-/* (value + (1 << (shift - 1))) >> shift, saturated to +-2^30; shift 1..62, |value| <= 2^62. */
-static inline int32_t shift_rounding(int64_t value, int32_t shift) {
-    const int64_t limit = INT64_C(1) << 30;
-    const int64_t result = (value + (INT64_C(1) << (shift - 1))) >> shift;
-    return (int32_t)(result < -limit ? -limit : result > limit ? limit : result);
-}
-
-/* (acc * multiplier + (1 << (shift - 1))) >> shift, saturated to +-2^30 as all results become narrower anyway.
+/* (acc * multiplier + (1 << (shift - 1))) >> shift; where the magnitude of that is above 2^27, any other number above
+ * 2^27 of the same sign, as whoever asks saturates to 16 bits or less. Multiplier 2^30 .. 2^31 - 1, or 0.
  *
- * From shift 33 on, which is usual, rounding only concerns the upper word: what is below cannot carry. */
+ * From shift 33 on, which is usual, rounding only concerns the upper word: what is below cannot carry. Other sums are
+ * raised until the shift is 33. One too large to be raised would give more than 2^27, and so does the largest that is
+ * not; with a shift of 1 or 2 any sum would, and a shift of 3 still does. */
 static inline int32_t requant(int32_t acc, int32_t multiplier, int32_t shift) {
-    if (shift > 32) {
-        return (multiply_high(acc, multiplier) + (1 << (shift - 33))) >> (shift - 32);
+    if (shift < 33) {
+        const int32_t raised = 33 - (shift < 3 ? 3 : shift), limit = INT32_MAX >> raised;
+        acc = clamp(acc, -limit, limit) * (1 << raised);
+        shift = 33;
     }
-    return shift_rounding((int64_t)acc * multiplier, shift);
-}
-
-static inline int32_t requant_channel(int32_t acc, const channel_t *channel) {
-    return requant(acc, channel->multiplier, channel->shift);
+    return (multiply_high(acc, multiplier) + (1 << (shift - 33))) >> (shift - 32);
 }
 
 /* Place of a value in an activation table. */

@@ -15,7 +15,7 @@ typedef struct {
     int32_t shift;
 } channel_t;
 
-/* int16 (rows, depth) x int16 (outputs, depth) -> int16 (rows, outputs). */
+/* int16 (rows, depth) x int16 (outputs, depth) -> int16 (rows, outputs); outputs is a multiple of 4. */
 typedef struct {
     const int16_t *input;
     const int16_t *weights; /* values of int8, stored in 16 bits for the 2-way product */
@@ -63,7 +63,8 @@ typedef struct {
 
 void rotary_kernel(const rotary_tile_t *tile, int core, int cores);
 
-/* int8 (rows, depth) x int8 (keys, depth) -> int16 (rows, keys) of rows `stride` elements apart. */
+/* int8 (rows, depth) x int8 (keys, depth) -> int16 (rows, keys) of rows `stride` elements apart; depth is a
+ * multiple of 4. */
 typedef struct {
     const int8_t *queries;
     const int8_t *keys;
@@ -86,7 +87,7 @@ typedef struct {
 void softmax_kernel(const softmax_tile_t *tile, int core, int cores);
 
 /* uint8 weights (rows, keys) x int8 values (depth, keys) added to int32 sums (rows, depth), and after the last block
- * of keys int8 (rows, depth). `key_count` is a multiple of 4. */
+ * of keys int8 (rows, depth). `key_count` and depth are multiples of 4. */
 typedef struct {
     const uint8_t *weights; /* rows `stride` bytes apart */
     const int8_t *values;   /* rows of key_count bytes */

@@ -2,40 +2,45 @@
 #include "kernels.h"
 #include "products.h"
 #include "share.h"
+#include "simd.h"
 
 #include <stddef.h>
 
-static inline void store_plain(const linear_tile_t *tile, int32_t row, int32_t column, const int32_t sums[4]) {
-    const channel_t *channels = tile->channels + column;
-    int8_t *output = tile->output + row * tile->row_stride + column * tile->output_stride;
-    for (int o = 0; o < 4; o++) {
-        output[o * tile->output_stride] = (int8_t)clip8(requant_channel(sums[o], &channels[o]));
-    }
+static inline void store_plain(int8_t *y, int32_t stride, int32_t s0, int32_t s1, int32_t s2, int32_t s3) {
+    y[0] = (int8_t)clip8(s0);
+    y[stride] = (int8_t)clip8(s1);
+    y[2 * stride] = (int8_t)clip8(s2);
+    y[3 * stride] = (int8_t)clip8(s3);
 }
 
-static inline void store_activated(const linear_tile_t *tile, int32_t row, int32_t column, const int32_t sums[4]) {
-    const channel_t *channels = tile->channels + column;
-    int8_t *output = tile->output + row * tile->row_stride + column * tile->output_stride;
-    for (int o = 0; o < 4; o++) {
-        output[o * tile->output_stride] = tile->table[table_index(requant_channel(sums[o], &channels[o]))];
-    }
+static inline void store_activated(int8_t *y, int32_t stride, const int8_t *table, int32_t s0, int32_t s1, int32_t s2,
+                                   int32_t s3) {
+    const int8_t y0 = table[table_index(s0)], y1 = table[table_index(s1)];
+    const int8_t y2 = table[table_index(s2)], y3 = table[table_index(s3)];
+    y[0] = y0;
+    y[stride] = y1;
+    y[2 * stride] = y2;
+    y[3 * stride] = y3;
 }
 
-static inline void add_to_residual(const linear_tile_t *tile, int32_t row, int32_t column, const int32_t sums[4]) {
-    const channel_t *channels = tile->channels + column;
-    int16_t *residual = tile->residual + row * tile->outputs + column;
-    for (int o = 0; o < 4; o++) {
-        residual[o] = (int16_t)clip16(residual[o] + requant_channel(sums[o], &channels[o]));
-    }
+static inline void add_to_residual(int16_t *y, int32_t s0, int32_t s1, int32_t s2, int32_t s3) {
+    y[0] = (int16_t)clip16(y[0] + s0);
+    y[1] = (int16_t)clip16(y[1] + s1);
+    y[2] = (int16_t)clip16(y[2] + s2);
+    y[3] = (int16_t)clip16(y[3] + s3);
 }
 
-static inline void finish(const linear_tile_t *tile, int32_t row, int32_t column, const int32_t sums[4]) {
+static inline void finish_row(const linear_tile_t *tile, int32_t row, int32_t column, int32_t s0, int32_t s1,
+                              int32_t s2, int32_t s3) {
     if (tile->residual != NULL) {
-        add_to_residual(tile, row, column, sums);
-    } else if (tile->table != NULL) {
-        store_activated(tile, row, column, sums);
+        add_to_residual(tile->residual + row * tile->outputs + column, s0, s1, s2, s3);
+        return;
+    }
+    int8_t *y = tile->output + row * tile->row_stride + column * tile->output_stride;
+    if (tile->table != NULL) {
+        store_activated(y, tile->output_stride, tile->table, s0, s1, s2, s3);
     } else {
-        store_plain(tile, row, column, sums);
+        store_plain(y, tile->output_stride, s0, s1, s2, s3);
     }
 }
 
@@ -45,12 +50,12 @@ void linear_kernel(const linear_tile_t *tile, int core, int cores) {
     for (; at.left > 0; at = next_block(at, tile->outputs)) {
         const int pair = at.row + 1 < tile->rows;
         const int8_t *a = tile->input + at.row * depth, *b = pair ? a + depth : a;
-        const channel_t *c = tile->channels + at.column;
-        sums_t s = {c[0].bias, c[1].bias, c[2].bias, c[3].bias, c[0].bias, c[1].bias, c[2].bias, c[3].bias};
-        s = add_packed(s, a, b, tile->weights + at.column * depth, depth);
-        finish(tile, at.row, at.column, (const int32_t[4]){s.a0, s.a1, s.a2, s.a3});
+        const channel_t *channels = tile->channels + at.column;
+        const sums_t sums = add_packed(biases(channels), a, b, tile->weights + at.column * depth, depth);
+        const sums_t s = requant_channels(sums, channels);
+        finish_row(tile, at.row, at.column, s.a0, s.a1, s.a2, s.a3);
         if (pair) {
-            finish(tile, at.row + 1, at.column, (const int32_t[4]){s.b0, s.b1, s.b2, s.b3});
+            finish_row(tile, at.row + 1, at.column, s.b0, s.b1, s.b2, s.b3);
         }
     }
 }

@@ -6,12 +6,33 @@
 #ifndef PRODUCTS_H
 #define PRODUCTS_H
 
+#include "fixed_point.h"
+#include "kernels.h"
 #include "simd.h"
 
 /* Sums of the first row with the 4 others, and of the second. */
 typedef struct {
     int32_t a0, a1, a2, a3, b0, b1, b2, b3;
 } sums_t;
+
+/* Both rows begin with the biases of 4 outputs. */
+static inline sums_t biases(const channel_t *channels) {
+    const int32_t s0 = channels[0].bias, s1 = channels[1].bias, s2 = channels[2].bias, s3 = channels[3].bias;
+    return (sums_t){s0, s1, s2, s3, s0, s1, s2, s3};
+}
+
+/* All 8 at once, so that multipliers and shifts are loaded once for both rows: stores may not come between. */
+static inline sums_t requant_channels(sums_t s, const channel_t *channels) {
+    s.a0 = requant(s.a0, channels[0].multiplier, channels[0].shift);
+    s.b0 = requant(s.b0, channels[0].multiplier, channels[0].shift);
+    s.a1 = requant(s.a1, channels[1].multiplier, channels[1].shift);
+    s.b1 = requant(s.b1, channels[1].multiplier, channels[1].shift);
+    s.a2 = requant(s.a2, channels[2].multiplier, channels[2].shift);
+    s.b2 = requant(s.b2, channels[2].multiplier, channels[2].shift);
+    s.a3 = requant(s.a3, channels[3].multiplier, channels[3].shift);
+    s.b3 = requant(s.b3, channels[3].multiplier, channels[3].shift);
+    return s;
+}
 
 /* Offsets of 4 rows of a matrix, of which `count` exist: the last one stands for the others. */
 typedef struct {

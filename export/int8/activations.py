@@ -43,8 +43,8 @@ def argument_of(activation: Activation, seen: Range, reach: Range, step: float) 
         reach: of its output, whose steps are `step` wide.
     """
     function = _FUNCTIONS[activation]
-    flat = _GRID[np.argmax(np.abs(function(_GRID)) > _FLAT * step)]
-    low = max(seen.low, float(flat))
+    bent = _GRID[np.abs(function(_GRID)) > _FLAT * step]
+    low = max(seen.low, float(bent[0])) if len(bent) else 0.0
     high = max(_inverse(function, reach.high), low + step)
     width = (high - low) / (TABLE_SIZE - 1)
     return Argument(width, low + TABLE_SIZE / 2 * width)

@@ -66,7 +66,7 @@ class Histogram:
         self.lowest = min(self.lowest, float(values.min()))
         self.highest = max(self.highest, float(values.max()))
         self._grow(max(-self.lowest, self.highest))
-        bins = ((values + np.float32(self.limit)) * np.float32(0.5 * BINS / self.limit)).astype(np.int32)
+        bins = ((values * np.float32(1 / self.limit) + 1) * np.float32(BINS / 2)).astype(np.int32)
         self.counts += np.bincount(bins.ravel().clip(max=BINS - 1), minlength=BINS)
 
     def joined(self, *others: Histogram) -> Histogram:
@@ -120,7 +120,8 @@ def minmax(histogram: Histogram, symmetric: bool) -> Range:
 
 
 def percentile(percent: float) -> Method:
-    """A method that keeps so many percent of the values, and cuts as many at either end."""
+    """A method that keeps so many percent of the values, and cuts as many at either end; of an asymmetric range only
+    the upper one, as `mse`."""
 
     def method(histogram: Histogram, symmetric: bool) -> Range:
         below = np.cumsum(histogram.counts) / histogram.counts.sum()
@@ -128,10 +129,8 @@ def percentile(percent: float) -> Method:
         first, last = np.searchsorted(below, cut, side="right"), np.searchsorted(below, 1 - cut)
         edges = histogram.edges
         low, high = edges[first], edges[min(last, BINS - 1) + 1]
-        return Range(
-            float(np.clip(low, histogram.lowest, 0.0)),
-            float(np.clip(high, 0.0, histogram.highest)),
-        )
+        low = np.clip(low, histogram.lowest, 0.0) if symmetric else histogram.lowest
+        return Range(float(low), float(np.clip(high, 0.0, histogram.highest)))
 
     return method
 

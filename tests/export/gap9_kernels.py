@@ -90,7 +90,7 @@ def channels_of(bias, multiplier, shift) -> np.ndarray:
 class Kernels:
     """The compiled kernels."""
 
-    def __init__(self, folder: Path, *options: str):
+    def __init__(self, folder: Path, *options: str | Path):
         library = folder / "kernels.so"
         subprocess.run(
             ["gcc", *WARNINGS, *options, "-shared", "-fPIC", "-o", library, *SOURCES], check=True, timeout=300

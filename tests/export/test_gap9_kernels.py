@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +15,16 @@ from int8_scalar import layer_norm_row, weights_of
 CORES = (1, 3, 8)
 
 
-@pytest.fixture(scope="session")
-def kernels(tmp_path_factory):
-    return Kernels(tmp_path_factory.mktemp("kernels"), "-O2", "-fsanitize=undefined")
+BUILDS = {
+    "portable": (),
+    "board": ("-DGAP9", "-include", Path(__file__).with_name("pulp_builtins.h"), "-fno-sanitize=alignment"),
+}
+
+
+@pytest.fixture(scope="session", params=BUILDS)
+def kernels(request, tmp_path_factory):
+    """Portable, and as for the board, whose compiler's builtins are emulated; it may load words from anywhere."""
+    return Kernels(tmp_path_factory.mktemp("kernels"), "-O2", "-fsanitize=undefined", *BUILDS[request.param])
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,9 @@ _FIGURES = Assumptions()
 _MARGIN = 1.5
 """Times that a load may take longer than modelled, or the steps in front of it less, before a step waits."""
 
+_LOADS = 4
+"""Loads that are under way at the same time (`LOADS` of runtime/network_run.c)."""
+
 
 def issue_times(cycles: Sequence[float], sizes: Mapping[int, int]) -> dict[int, int]:
     """The step before which the load for each step is to start, as late as all of them are there in time, but one step
@@ -23,10 +26,13 @@ def issue_times(cycles: Sequence[float], sizes: Mapping[int, int]) -> dict[int, 
     starts = [0.0, *accumulate(cycles)]
     issued: dict[int, int] = {}
     latest = float("inf")
-    for index in sorted(sizes, reverse=True):
+    needed = sorted(sizes)
+    for number, index in reversed(list(enumerate(needed))):
         latest = min(starts[index], latest) - _MARGIN * (_FIGURES.l3_setup + sizes[index] / _FIGURES.l3_bytes)
-        in_time = (step for step in range(index - 1, 0, -1) if starts[step] <= latest)
-        issued[index] = next(in_time, 0)
+        # One more load has to wait for the oldest, which has arrived when its step runs.
+        earliest = needed[number - _LOADS] + 1 if number >= _LOADS else 0
+        in_time = (step for step in range(index - 1, earliest, -1) if starts[step] <= latest)
+        issued[index] = next(in_time, earliest)
     return issued
 
 

@@ -61,8 +61,10 @@ def random_program(
     rotation=True,
     head="classification concat",
     target_length=7,
+    regression_width=None,
 ) -> Program:
-    """`head` is one of HEADS; regressions have `intermediate` features, and `target_length` frames."""
+    """`head` is one of HEADS; regressions have `regression_width` features (`intermediate` unless given), and
+    `target_length` frames."""
     made = _Maker(np.random.default_rng(seed), channels, samples // patch_size, hidden, heads)
     made.patch_embedding(channels * samples, patch_size)
     for i in range(layers):
@@ -70,7 +72,7 @@ def random_program(
     task, fusion = head.split()
     features = made.classification_features(fusion) if task == "classification" else None
     if features is None:
-        features = made.regression_features(fusion, intermediate)
+        features = made.regression_features(fusion, regression_width or intermediate)
     made.head("classifier" if task == "classification" else "regressor.conv2", features, outputs)
     made.tensors["input_values"] = replace(made.tensors["input_values"], shape=(channels, samples))
     return Program(

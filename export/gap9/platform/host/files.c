@@ -92,6 +92,11 @@ vector_t read_vector(file_t *file, const vectors_header_t *header, void *input) 
     return vector;
 }
 
+void discard_vector(vector_t *vector) {
+    free(vector->logits);
+    free(vector->checksums);
+}
+
 void close_vectors(file_t *file) {
     expect_end(file);
 }

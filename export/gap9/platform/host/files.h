@@ -29,6 +29,8 @@ file_t open_vectors(const char *name, vectors_header_t *header);
 /* Read the next vector, and its window to `input`. */
 vector_t read_vector(file_t *file, const vectors_header_t *header, void *input);
 
+void discard_vector(vector_t *vector);
+
 /* After the last vector. */
 void close_vectors(file_t *file);
 

@@ -13,6 +13,8 @@
 #include "shim.h"
 #include "test_vectors.h"
 
+static results_t results;
+
 /* The run of one vector, as its observer fills it. */
 static struct {
     outcome_t *outcome;
@@ -97,18 +99,18 @@ static int is_wanted(const char *only, const char *name, uint32_t number) {
     return *only != '\0' && *end == '\0' && wanted == number;
 }
 
-static results_t run_vectors(const options_t *options) {
+static void run_vectors(const options_t *options) {
     vectors_header_t header;
     file_t file = open_vectors(options->vectors, &header);
-    results_t results = {
-        .outcomes = allocate(header.vectors * sizeof(outcome_t)),
-        .costs = allocate((size_t)network.step_count * sizeof(cost_t)),
-    };
+    results.outcomes = allocate(header.vectors * sizeof(outcome_t));
+    results.costs = allocate((size_t)network.step_count * sizeof(cost_t));
     for (uint32_t i = 0; i < header.vectors; i++) {
         shim_poison(memories.l2, network.l2_size);
-        const vector_t vector = read_vector(&file, &header, memories.l2 + network.input);
+        vector_t vector = read_vector(&file, &header, memories.l2 + network.input);
         if (is_wanted(options->only, vector.name, i)) {
             results.outcomes[results.count++] = run_vector(vector, results.costs, options->dump);
+        } else {
+            discard_vector(&vector);
         }
     }
     close_vectors(&file);
@@ -117,7 +119,6 @@ static results_t run_vectors(const options_t *options) {
                 options->only == NULL ? "" : options->only);
         exit(2);
     }
-    return results;
 }
 
 int main(int count, char **arguments) {
@@ -125,7 +126,7 @@ int main(int count, char **arguments) {
     shim_configure(options.dma, options.shuffle);
     run.counting = options.count;
     open_memories(options.weights);
-    const results_t results = run_vectors(&options);
+    run_vectors(&options);
     if (options.json) {
         print_json(&results);
     } else {

@@ -22,6 +22,7 @@ static const char *const level_names[] = {"L1", "L2"};
 static const uint32_t level_sizes[] = {128 * 1024, 1536 * 1024};
 
 typedef struct {
+    void *memory;   /* of the machine */
     uint8_t *start; /* GUARD bytes before and behind */
     uint32_t size;
     level_t level;
@@ -90,7 +91,7 @@ static void *allocate(level_t level, int size) {
     shim_forbid(start - GUARD, GUARD);
     shim_forbid(start + size, GUARD);
     shim_poison(start, (size_t)size);
-    allocations[allocation_count++] = (allocation_t){start, (uint32_t)size, level};
+    allocations[allocation_count++] = (allocation_t){memory, start, (uint32_t)size, level};
     return start;
 }
 
@@ -106,8 +107,8 @@ void pi_l2_free(void *memory, int size) {
     if (i == allocation_count || allocations[i].level != LEVEL_L2 || allocations[i].size != (uint32_t)size) {
         shim_fail("%d bytes are given back to L2 that were not allocated", size);
     }
-    allocations[i] = allocations[--allocation_count]; /* never reused, so that late accesses are errors */
-    shim_forbid(memory, (size_t)size);
+    free(allocations[i].memory);
+    allocations[i] = allocations[--allocation_count];
 }
 
 void *pi_cl_l1_malloc(struct pi_device *device, int size) {

@@ -32,6 +32,9 @@ _OUTPUTS = {
     "embedding": ("last_hidden_state", "(batch, tokens, hidden size)"),
     "reconstruction": ("reconstruction", "(batch, tokens, patch size)"),
 }
+_INTEGERS = (
+    "It computes with integers only: weights and inputs of products are int8, what is added to and the samples int16."
+)
 _PRECISION = {
     "fp32": "The weights are those of the checkpoint.",
     "fp16": "Weights and most of the arithmetic are float16, inputs and outputs float32.",
@@ -76,8 +79,9 @@ def export_card(
     )
     sections = [
         f"# {_title(text, checkpoint)} as {RUNTIMES[runtime]}, {PRECISIONS[dtype]}",
-        f"Task: {task}. Made from `{short_name(checkpoint)}` by tinymyo-hf. {_PRECISION[dtype]} How far its outputs "
-        "are from those of the PyTorch model, how fast it runs and what it needs is in `report.md`.",
+        f"Task: {task}. Made from `{short_name(checkpoint)}` by tinymyo-hf. "
+        f"{_INTEGERS if runtime == 'gap9' else _PRECISION[dtype]} How far its outputs are from those of the PyTorch "
+        f"model, {_MEASURED.get(runtime, 'how fast it runs')} and what it needs is in `report.md`.",
         "## Use",
         *(_use(task, config, preprocessing) if use is None else use),
         "## Files",
@@ -89,10 +93,22 @@ def export_card(
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-_TAGS = {"onnx": ("onnx", "onnxruntime"), "executorch": ("executorch", "xnnpack")}
+_TAGS = {
+    "onnx": ("onnx", "onnxruntime"),
+    "executorch": ("executorch", "xnnpack"),
+    "gap9": ("gap9", "risc-v", "tinyml"),
+}
+_MEASURED = {"gap9": "what was verified, what a window should cost on the chip by a model of it"}
 _PROGRAMS = {
     "onnx": "- `model.onnx`: the graph. Its metadata hold the contents of the checkpoint's files that are named here.",
     "executorch": "- `model.pte`: the program; `export.json`: its inputs and outputs, for transformers.",
+    "gap9": """- `src/network.c`: the network: where everything lies in memory, its steps, and the tiles of each.
+- `src/`: its kernels, and the steps that move tiles between L2 and L1.
+- `weights.bin`: all parameters, for external RAM; their CRC is checked when the network is opened.
+- `platform/`: what belongs to GAP9, and what stands for it on other machines.
+- `Makefile`, `CMakeLists.txt`, `sdk.config`: builds.
+- `test_vectors/`: windows, and what every step makes of them by the integer reference.
+- `memory.png`, `cycles.png`: pictures of the report.""",
 }
 _FILES = """- `config.json`, `preprocessor_config.json` and what decoding needs: as in the checkpoint.
 - `report.json`, `report.md`: what was verified and measured."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,18 @@ def load_checkpoint(source: str) -> Checkpoint:
         beside=beside,
         ranges=_file(source, RANGES),
     )
+
+
+def read_ranges(path: Path) -> dict[str, dict[str, list[float]]]:
+    """What is in the file of `Checkpoint.ranges`: layer -> "input" or "output" -> [lowest, highest].
+
+    Raises:
+        ExportError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: cannot be read ({error}); copy the checkpoint again") from None
 
 
 def _part(loader: str, source: str, file: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,10 +11,14 @@ from pathlib import Path
 
 from export.errors import ExportError
 
-PROGRAMS = ("model.onnx", "model.pte")
+WEIGHTS = "weights.bin"
+"""What makes a folder an export as C."""
+PROGRAMS = ("model.onnx", "model.pte", WEIGHTS)
 """What makes a folder an export."""
 _SUFFIXES = {".onnx", ".pte", ".json", ".md", ".png", ".txt", ".arpa"}
-"""Of the files that exports consist of."""
+"""Of the files that exports of one program consist of."""
+_BUILT = "build"
+"""Folder in which an export as C is built."""
 
 
 def is_export(folder: str | Path) -> bool:
@@ -38,11 +43,23 @@ def check_out(out: str | Path, overwrite: bool = False) -> Path:
         raise ExportError(f"{out}: is not empty, and no export; choose another folder")
     if not overwrite:
         raise ExportError(f"{out}: holds an export already; choose another folder, or replace it with --overwrite")
-    if others := sorted(path.name for path in folder.iterdir() if path.is_dir() or path.suffix not in _SUFFIXES):
+    if others := _others(folder):
         raise ExportError(
             f"{out}: holds {others[0]} beside an export, which would be lost; move it away, or choose another folder"
         )
     return folder
+
+
+def _others(folder: Path) -> list[str]:
+    """What is not part of the export in a folder. One as C has folders; its report lists all that it consists of."""
+    if not (folder / WEIGHTS).is_file():
+        return sorted(path.name for path in folder.iterdir() if path.is_dir() or path.suffix not in _SUFFIXES)
+    try:
+        listed = set(json.loads((folder / "report.json").read_bytes())["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        listed = set()
+    files = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    return sorted(file.as_posix() for file in files if file.parts[0] != _BUILT and file.as_posix() not in listed)
 
 
 @contextmanager

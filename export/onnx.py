@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from export.calibration import CalibrationError, CalibrationWindows, read_windows, windows_or_noise
+from export.calibration import CalibrationWindows, windows_or_noise
 from export.card import export_card, short_name
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError
 from export.extras import need
 from export.folder import check_out, in_the_making
 from export.graph import OPSET, Dimension, trace
+from export.held_out import held_out_windows
 from export.metadata import describe
 from export.onnx_int8 import Converted, Int8, check_calibration, check_settings, quantize
 from export.verification import Tolerance, tolerance_of, verify
@@ -93,7 +94,7 @@ def export_onnx(
             f"{calibration}: windows of {windows.values.shape[2]} samples, but the model's are of {fixed}, to which "
             "--dynamic without time fixes them; give such windows, or leave 'time' dynamic"
         )
-    held_out = _held_out(source, calibration, calibration_split, evaluation, say)
+    held_out = held_out_windows(source, calibration, calibration_split, evaluation, say)
     tolerance = tolerance_of(dtype, agreement)
     length = None if "time" in dynamic else windows.values.shape[2]
     axes = {"dynamic": dynamic, "opset": opset, "length": length}
@@ -137,30 +138,6 @@ def _check(dtype: str, int8: Int8 | None) -> None:
         raise ExportError(f"int8: for dtype='int8', not {dtype!r}; leave it out")
     if int8 is not None:
         check_settings(int8)
-
-
-def _held_out(
-    source: Checkpoint,
-    calibration: str | Path | None,
-    calibration_split: str,
-    evaluation: str | Path | None,
-    say: Callable[[str], None],
-) -> CalibrationWindows | None:
-    config = source.model.config
-    if evaluation is not None:
-        return read_windows(evaluation, source.extractor, config, "test")
-    if calibration is None or calibration_split == "test" or not Path(calibration).expanduser().is_dir():
-        return None
-    from dataset_builders.prepared import load_prepared
-
-    splits, _ = load_prepared(str(Path(calibration).expanduser()))
-    if not len(splits.get("test", ())):
-        return None
-    try:
-        return read_windows(calibration, source.extractor, config, "test")
-    except CalibrationError as error:  # nobody asked for it
-        say(f"leaving out the split test ({error})")
-        return None
 
 
 def _convert(

@@ -6,12 +6,12 @@ the training, and its evaluation, simulated.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from export.checkpoint import read_ranges
 from export.errors import ExportError
 from export.onnx_quantization import quantizable
 
@@ -32,7 +32,7 @@ def trained_ranges(model: onnx.ModelProto, path: str | Path) -> TensorsData:
     """
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
-    stored = _read(Path(path))
+    stored = read_ranges(Path(path))
     layers = set(quantizable(model))
     ranges = {}
     for node in model.graph.node:
@@ -48,10 +48,3 @@ def trained_ranges(model: onnx.ModelProto, path: str | Path) -> TensorsData:
                     ) from None
                 ranges[tensor] = (np.array(low), np.array(high))
     return TensorsData(CalibrationMethod.MinMax, ranges)
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path}: cannot be read ({error}); copy the checkpoint again") from None

@@ -17,7 +17,8 @@ from export.calibration import CalibrationError
 from export.comparison import VerificationError
 from export.errors import ExportError
 from export.folder import check_out, in_the_making
-from export.onnx import Int8, _held_out, export_onnx
+from export.held_out import held_out_windows
+from export.onnx import Int8, export_onnx
 from tinymyo_hf import EmgCharacterTokenizer, TinyMyoFeatureExtractor
 from tinymyo_hf.cli import app
 from tinymyo_hf.predictions import PredictionError
@@ -180,19 +181,19 @@ def test_windows_of_another_length_than_the_fixed_one_are_refused(checkpoint, tm
 def test_the_split_test_is_compared_beside_where_it_is_another_and_suits(checkpoint, tmp_path, monkeypatch):
     source, told = SimpleNamespace(extractor=None, model=SimpleNamespace(config=None)), []
     monkeypatch.setattr("dataset_builders.prepared.load_prepared", lambda path: ({"test": [1]}, None))
-    monkeypatch.setattr("export.onnx.read_windows", lambda path, extractor, config, split: split)
-    assert _held_out(source, tmp_path, "train", None, told.append) == "test"
-    assert _held_out(source, tmp_path, "test", None, told.append) is None
-    assert _held_out(source, tmp_path, "test", tmp_path, told.append) == "test" and not told
+    monkeypatch.setattr("export.held_out.read_windows", lambda path, extractor, config, split: split)
+    assert held_out_windows(source, tmp_path, "train", None, told.append) == "test"
+    assert held_out_windows(source, tmp_path, "test", None, told.append) is None
+    assert held_out_windows(source, tmp_path, "test", tmp_path, told.append) == "test" and not told
 
     def too_few(*arguments):
         raise CalibrationError("3 windows")
 
-    monkeypatch.setattr("export.onnx.read_windows", too_few)
-    assert _held_out(source, tmp_path, "train", None, told.append) is None
+    monkeypatch.setattr("export.held_out.read_windows", too_few)
+    assert held_out_windows(source, tmp_path, "train", None, told.append) is None
     assert told == ["leaving out the split test (3 windows)"]
     with pytest.raises(CalibrationError):
-        _held_out(source, tmp_path, "train", tmp_path, told.append)
+        held_out_windows(source, tmp_path, "train", tmp_path, told.append)
 
 
 def test_nothing_is_left_where_outputs_differ(checkpoint, windows, tmp_path, monkeypatch):

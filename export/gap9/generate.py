@@ -39,6 +39,8 @@ def _copy(source: Traversable, target: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
+    if path.is_file() and path.read_bytes() == data:
+        return  # what has not changed need not be built again
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.incomplete")
     unfinished.write_bytes(data)

@@ -16,14 +16,16 @@ CORES = (1, 3, 8)
 
 
 BUILDS = {
-    "portable": (),
+    "vectors": (),
+    "words": ("-U__SSE2__", "-U__ARM_NEON"),
     "board": ("-DGAP9", "-include", Path(__file__).with_name("pulp_builtins.h"), "-fno-sanitize=alignment"),
 }
 
 
 @pytest.fixture(scope="session", params=BUILDS)
 def kernels(request, tmp_path_factory):
-    """Portable, and as for the board, whose compiler's builtins are emulated; it may load words from anywhere."""
+    """As for computers; as for any other core; as for the board, whose compiler's builtins are emulated and which may
+    load words from anywhere."""
     return Kernels(tmp_path_factory.mktemp("kernels"), "-O2", "-fsanitize=undefined", *BUILDS[request.param])
 
 
@@ -142,6 +144,22 @@ def test_layer_norm_of_every_variance(kernels, rng, scale):
             epsilon=1, rows=3, width=width, shift=shift,
         )  # fmt: skip
         assert output.tolist() == [layer_norm_row(row, layer) for row in x.tolist()]
+
+
+@pytest.mark.parametrize("spread", [0.3, 1, 10, 300, 5000, 30000])
+def test_layer_norm_to_the_last_bit_of_what_is_normalized(kernels, rng, spread):
+    """z in 1/4096 has more bits than the output: the bias moves those of every element into its range."""
+    width = 512
+    x = guarded(np.clip(rng.normal(100, spread, (1, width)), -32768, 32767).astype(np.int16))
+    about = np.rint(4096 * (x[0] - x.mean()) / np.sqrt(x.var() + 1 / width**2)).astype(np.int64)
+    layer = SimpleNamespace(weight=np.full(width, 2), bias=-2 * about, shift=1, epsilon=1)
+    output = guarded(np.zeros((1, width), np.int8))
+    weights, bias = guarded(layer.weight.astype(np.int16)), guarded(layer.bias.astype(np.int32))
+    kernels.run(
+        "layer_norm", input=x, weights=weights, bias=bias, output=output, epsilon=1, rows=1, width=width, shift=1
+    )
+    assert np.abs(output.astype(int)).max() < 100  # nothing saturates
+    assert output[0].tolist() == layer_norm_row(x[0].tolist(), layer)
 
 
 def linear_case(rng, rows, outputs, depth, largest):

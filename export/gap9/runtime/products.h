@@ -9,6 +9,7 @@
 #include "fixed_point.h"
 #include "kernels.h"
 #include "simd.h"
+#include "vectors.h"
 
 /* Sums of the first row with the 4 others, and of the second. */
 typedef struct {
@@ -46,6 +47,17 @@ static inline rows_t rows_of(int32_t count, int32_t stride) {
 }
 
 /* `w` holds, for every 4 k, the 4 k of each of 4 rows. */
+#ifdef HAVE_VECTORS
+static inline sums_t add_packed(sums_t s, const int8_t *a, const int8_t *b, const int8_t *w, int32_t depth) {
+    words_t sa = {s.a0, s.a1, s.a2, s.a3}, sb = {s.b0, s.b1, s.b2, s.b3};
+    for (int32_t k = 0; k < depth; k += 4, w += 16) {
+        const words_t weights = load_weights(w);
+        sa = dot_words(load_inputs(a + k), weights, sa);
+        sb = dot_words(load_inputs(b + k), weights, sb);
+    }
+    return (sums_t){sa[0], sa[1], sa[2], sa[3], sb[0], sb[1], sb[2], sb[3]};
+}
+#else
 static inline sums_t add_packed(sums_t s, const int8_t *a, const int8_t *b, const int8_t *w, int32_t depth) {
     for (int32_t k = 0; k < depth; k += 4, w += 16) {
         const word8_t xa = load8(a + k), xb = load8(b + k);
@@ -61,6 +73,7 @@ static inline sums_t add_packed(sums_t s, const int8_t *a, const int8_t *b, cons
     }
     return s;
 }
+#endif
 
 /* `w` is the first of 4 rows. */
 static inline sums_t add_rows(sums_t s, const int8_t *a, const int8_t *b, const int8_t *w, rows_t rows, int32_t depth) {

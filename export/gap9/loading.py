@@ -8,10 +8,10 @@ from itertools import accumulate
 from export.gap9.assumptions import Assumptions
 
 _FIGURES = Assumptions()
-_MARGIN = 1.5
+MARGIN = 1.5
 """Times that a load may take longer than modelled, or the steps in front of it less, before a step waits."""
 
-_LOADS = 4
+LOADS = 4
 """Loads that are under way at the same time (`LOADS` of runtime/network_run.c)."""
 
 
@@ -28,9 +28,9 @@ def issue_times(cycles: Sequence[float], sizes: Mapping[int, int]) -> dict[int, 
     latest = float("inf")
     needed = sorted(sizes)
     for number, index in reversed(list(enumerate(needed))):
-        latest = min(starts[index], latest) - _MARGIN * (_FIGURES.l3_setup + sizes[index] / _FIGURES.l3_bytes)
+        latest = min(starts[index], latest) - MARGIN * (_FIGURES.l3_setup + sizes[index] / _FIGURES.l3_bytes)
         # One more load has to wait for the oldest, which has arrived when its step runs.
-        earliest = needed[number - _LOADS] + 1 if number >= _LOADS else 0
+        earliest = needed[number - LOADS] + 1 if number >= LOADS else 0
         in_time = (step for step in range(index - 1, earliest, -1) if starts[step] <= latest)
         issued[index] = next(in_time, earliest)
     return issued

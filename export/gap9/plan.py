@@ -16,7 +16,7 @@ from export.gap9.arena import Request, live_bytes, peak, place
 from export.gap9.geometry import rows_of, tensor_bytes, tensors_of
 from export.gap9.loading import delay, issue_times
 from export.gap9.schedule import Budget, Buffer, Plan, PlanError, Region, Slab, StepPlan
-from export.gap9.slabs import layout, slab_bytes, slab_sections
+from export.gap9.slabs import WORD, layout, slab_bytes, slab_sections
 from export.gap9.tiles import modelled_cycles, plan_tiles, smallest_sizes, total_size
 from export.int8.program import Linear, Program, Step
 
@@ -36,6 +36,7 @@ def make_plan(program: Program, budget: Budget | None = None) -> Plan:
         PlanError: it does not fit; the message says what needs the most, and by how much that is too much.
     """
     budget = budget or Budget()
+    _check_words(program)
     steps = _plan_steps(program, budget)
     sections = {step.name: slab_sections(step) for step in program.steps}
     sections = {name: parts for name, parts in sections.items() if parts}
@@ -90,6 +91,17 @@ def timeline(plan: Plan, program: Program) -> list[dict[str, Any]]:
         }
         for index, step in enumerate(program.steps)
     ]
+
+
+def _check_words(program: Program) -> None:
+    for step in program.steps:
+        if isinstance(step, Linear):
+            shape = step.weight.shape
+            if any(size % WORD for size in (*shape, step.head_size)):
+                what = f"weights {shape}" + (f" for heads of {step.head_size}" if step.head_size else "")
+                raise PlanError(
+                    f"{step.name}: the kernels do not take {what}; use a model whose widths are multiples of 4"
+                )
 
 
 def _plan_steps(program: Program, budget: Budget) -> dict[str, StepPlan]:

@@ -109,8 +109,8 @@ def _(step: PatchEmbedding, program: Program, plan: StepPlan, figures: Assumptio
 def _(step: LayerNorm, program: Program, plan: StepPlan, figures: Assumptions) -> list[Tile]:
     width = len(step.weight)
     return [
-        Tile(count, _share(rows, figures) * width * figures.layer_norm)
-        for rows, count in _blocks(rows_of(program, step), plan.row_block)
+        Tile(count * step.channels, _share(rows, figures) * width * figures.layer_norm)
+        for rows, count in _blocks(rows_of(program, step) // step.channels, plan.row_block)
     ]
 
 

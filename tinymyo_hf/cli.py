@@ -17,6 +17,7 @@ from typer.core import TyperArgument, TyperCommand
 
 from tinymyo_hf import cli_export
 from tinymyo_hf.cli_experiments import personalize, reproduce, search
+from tinymyo_hf.cli_gap9 import gap9
 from tinymyo_hf.cli_models import convert, info
 from tinymyo_hf.cli_simulate import simulate
 from tinymyo_hf.cli_speech import build_lm
@@ -387,7 +388,7 @@ def predict(
 
 for without_fields in (info, convert, simulate, build_lm):
     _command()(without_fields)
-for export_command in (cli_export.executorch, cli_export.onnx):
+for export_command in (cli_export.executorch, gap9, cli_export.onnx):
     _command(export_app)(export_command)
 
 

@@ -122,8 +122,8 @@ def onnx(
         int8=Int8(**of_int8) if dtype == Precision.int8 else None,
         agreement=agreement,
         measured=measure,
-        overwrite=overwrite or _agreed(out),
-        say=_say,
+        overwrite=overwrite or agreed(out),
+        say=say,
     )
     typer.echo(_told(report, out))
 
@@ -170,13 +170,14 @@ def executorch(
         limit=limit,
         agreement=agreement,
         measured=measure,
-        overwrite=overwrite or _agreed(out),
-        say=_say,
+        overwrite=overwrite or agreed(out),
+        say=say,
     )
     typer.echo(f"{render_report(report)}\n{out / 'model.pte'} is ready")
 
 
-def _say(step: str) -> None:
+def say(step: str) -> None:
+    """Tell the user what is going on."""
     typer.echo(f"{step} ...", err=True)
 
 
@@ -186,7 +187,7 @@ def _layers(keep_float: str) -> str | list[str]:
     return [] if keep_float == "none" else [name.strip() for name in keep_float.split(",") if name.strip()]
 
 
-def _agreed(out: Path) -> bool:
+def agreed(out: Path) -> bool:
     """Whether the user wants an export that is there replaced; asked only at a terminal."""
     import sys
 

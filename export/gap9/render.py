@@ -149,7 +149,7 @@ def _sensitivity(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _assumptions(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [(row["name"], _value(row["value"]), row["unit"], row["source"], row["meaning"]) for row in rows]
-    return markdown_table(("Figure", "Value", "Unit", "Where it comes from", "What it is"), cells)
+    return markdown_table(("Figure", "Value", "Unit", "Where it comes from", "What it is"), cells, text=5)
 
 
 def _value(value: Any) -> str:
@@ -194,7 +194,7 @@ def _verification(found: Mapping[str, Any]) -> str:
         sections += [
             f"The C, on {found['vectors']} test vectors (extremes and recordings), beside the integer reference: every "
             f"element of the outputs of all {found['steps']} steps.",
-            markdown_table(header, rows),
+            markdown_table(header, rows, text=3),
         ]
     sections += [f"Not run, {_TARGETS.get(target, target)}: {why}." for target, why in found["skipped"].items()]
     if found["float_routines"] is not None:
@@ -230,7 +230,12 @@ def _quantization(found: Mapping[str, Any]) -> str:
     return "\n\n".join(
         filter(
             None,
-            (text, markdown_table(("Method for all tensors", "dB"), tried), warnings, markdown_table(header, rows)),
+            (
+                text,
+                markdown_table(("Method for all tensors", "dB"), tried),
+                warnings,
+                markdown_table(header, rows, text=2),
+            ),
         )
     )
 

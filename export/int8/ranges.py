@@ -19,6 +19,8 @@ from export.int8.float_interpreter import WINDOWS_AT_ONCE, run_float
 from export.int8.nodes import INPUT, Graph
 
 BINS = 8192
+_TOLD_EVERY = 64
+"""Windows."""
 _SMALLEST = 2.0**-40
 """Half the width of a histogram before any value came: far below what a network computes with."""
 _LEVELS = 255
@@ -188,7 +190,9 @@ def collect(graph: Graph, windows: np.ndarray, say: Say = quiet) -> tuple[dict[s
     logits = []
     for start in range(0, len(windows), WINDOWS_AT_ONCE):
         logits.append(run_float(graph, windows[start : start + WINDOWS_AT_ONCE], observe))
-        say(f"ranges: {min(start + WINDOWS_AT_ONCE, len(windows))} of {len(windows)} windows")
+        done = min(start + WINDOWS_AT_ONCE, len(windows))
+        if done % _TOLD_EVERY == 0 or done == len(windows):
+            say(f"ranges: {done} of {len(windows)} windows")
     return histograms, np.concatenate(logits)
 
 

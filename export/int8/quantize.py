@@ -38,12 +38,12 @@ TRAINED = "trained"
 """In reports, the method of ranges that quantization-aware training found."""
 _TOKENS_HELD_OUT = 5120
 """Of windows to measure on; long ones have more of them, and take longer."""
-_ENOUGH = 45.0
+_ENOUGH = 40.0
 """dB beyond which hardly a decision differs, and no other methods are tried for groups of tensors."""
 _CLEAR_GAIN = 0.5
 """dB by which a method must be better for a group of tensors than the one of all to be taken: less is chance."""
-_CONTENDERS = 3.0
-"""dB behind the best for all tensors, up to which a method is tried for a group."""
+_CONTENDERS = 2
+"""Methods tried for a group: those next best for all tensors."""
 
 Trained = Mapping[str, Mapping[str, Sequence[float]]]
 """Layer -> "input" -> [lowest, highest], as in a checkpoint's activation_ranges.json."""
@@ -120,7 +120,7 @@ def quantize(
     """
     Args:
         windows: float32 (count, channels, samples), at least 32, as the model takes them. The time is that of running
-            all of them in float, and with "auto" some of them a dozen times in integers.
+            all of them in float, and with "auto" some of them five to fifteen times in integers.
         method: one of `export.int8.ranges.METHODS`, or "auto": of these the one with the best signal-to-noise ratio of
             the logits on windows held out, and where that is low another for a group of tensors (all layer norms, say)
             that it helps.
@@ -181,11 +181,11 @@ class _Search:
         chosen, ratio = self.all(best), candidates[best]
         if ratio > _ENOUGH:
             return chosen, ratio
-        contenders = [name for name, found in candidates.items() if found > candidates[best] - _CONTENDERS]
+        contenders = sorted(candidates, key=candidates.__getitem__)[:-1][-_CONTENDERS:]
         for group in chosen:
-            tried = {name: self._ratio(chosen | {group: name}) for name in contenders if name != chosen[group]}
-            better = max(tried, key=tried.__getitem__, default=best)
-            if tried and tried[better] > ratio + _CLEAR_GAIN:
+            tried = {name: self._ratio(chosen | {group: name}) for name in contenders}
+            better = max(tried, key=tried.__getitem__)
+            if tried[better] > ratio + _CLEAR_GAIN:
                 chosen, ratio = chosen | {group: better}, tried[better]
                 self.say(f"{better} for {group}: {ratio:.1f} dB")
         return chosen, ratio

@@ -15,7 +15,7 @@ from export.int8.bounds import check_bounds
 from export.int8.builder import build_program, quantized_tensors
 from export.int8.fixed_point import quantize_window
 from export.int8.ir import build_graph, run_float
-from export.int8.nodes import Graph, Linear, preactivation
+from export.int8.nodes import Graph, preactivation
 from export.int8.program import Head, PatchEmbedding
 from export.int8.program import Linear as IntegerLinear
 from export.int8.quantize import HEADROOM, quantize
@@ -51,7 +51,7 @@ def graph():
 
 @pytest.fixture(scope="module")
 def quantized(graph):
-    return quantize(graph, noise(40), labels=("a", "b", "c", "d", "e"))
+    return quantize(graph, noise(32), labels=("a", "b", "c", "d", "e"))
 
 
 def changed(graph: Graph, name: str, **fields) -> Graph:
@@ -88,7 +88,7 @@ def integer_tensors(program, windows):
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_logits_are_close_to_those_of_the_float_graph(kind, fusion, positions):
     graph = graph_of(kind, fusion, positions)
-    program = quantize(graph, noise(40), method="minmax").program
+    program = quantize(graph, noise(32), method="minmax").program
     check_bounds(program)
     agreement = compare(graph, program, noise(24, seed=1))
     # Logits of random weights hardly depend on the window: 29 to 33 dB here, 50 with trained ones.
@@ -102,7 +102,7 @@ def test_logits_are_close_to_those_of_the_float_graph(kind, fusion, positions):
 )
 def test_every_tensor_means_what_the_float_one_does(kind, fusion, positions):
     graph = graph_of(kind, fusion, positions)
-    program = quantize(graph, noise(40), method="minmax").program
+    program = quantize(graph, noise(32), method="minmax").program
     windows, floats = noise(8, seed=1), {}
     run_float(graph, windows, lambda name, values: floats.setdefault(name, []).append(values.copy()))
     for name, found in integer_tensors(program, windows).items():
@@ -122,7 +122,7 @@ def test_every_tensor_means_what_the_float_one_does(kind, fusion, positions):
 def test_rotated_queries_and_keys_are_covered(graph, quantized):
     """Rotation moves the largest value of a pair to beyond both."""
     report = quantized.report.tensors["layers.0.attention.qk"]
-    histograms, _ = collect(graph, noise(40))
+    histograms, _ = collect(graph, noise(32))
     before, after = histograms["layers.0.attention.qk"], histograms["layers.0.attention.rotate"]
     assert report.highest == max(before.highest, after.highest)
     assert report.lowest == min(before.lowest, after.lowest)
@@ -199,7 +199,7 @@ def test_tables_are_the_activation_of_their_argument(graph, quantized):
 
 def test_tensors_of_more_bits_have_headroom(graph, quantized):
     tensors = quantized.program.tensors
-    windows, largest = noise(40), {}
+    windows, largest = noise(32), {}
 
     def observe(name, values):
         largest[name] = max(largest.get(name, 0.0), float(np.abs(values).max()))
@@ -218,7 +218,7 @@ def test_auto_takes_the_best_method(graph, quantized):
     report = quantized.report
     assert set(report.candidates) == {"minmax", "percentile_99.999", "percentile_99.99", "percentile_99.9", "mse"}
     assert report.sqnr >= max(report.candidates.values())
-    assert report.windows == 40 and report.held_out == 10
+    assert report.windows == 32 and report.held_out == 8
     assert set(report.chosen) == {"norm", "query_key", "value", "attention", "activation"}
     assert json.loads(json.dumps(report.to_dict()))["candidates"] == report.candidates
     assert quantized.program.labels == ("a", "b", "c", "d", "e")
@@ -240,9 +240,9 @@ def test_outliers_are_cut_where_that_helps(graph):
 
 
 def test_saturation_is_reported(graph):
-    report = quantize(graph, noise(40), method="percentile_99.9").report
+    report = quantize(graph, noise(32), method="percentile_99.9").report
     assert report.tensors["layers.0.norm1"].saturating == pytest.approx(0.001, abs=5e-4)
-    assert quantize(graph, noise(40), method="minmax").report.warnings == ()
+    assert quantize(graph, noise(32), method="minmax").report.warnings == ()
 
 
 def test_warns_of_trained_ranges_that_saturate(graph):
@@ -250,8 +250,8 @@ def test_warns_of_trained_ranges_that_saturate(graph):
         "tinymyo.layers.0.attention.qkv": {"input": [-0.5, 0.4]},
         "tinymyo.layers.1.mlp.fc2": {"input": [-0.1, 1]},
     }
-    quantized = quantize(graph, noise(40), method="minmax", trained=trained)
-    histogram = collect(graph, noise(40))[0]["layers.0.norm1"]
+    quantized = quantize(graph, noise(32), method="minmax", trained=trained)
+    histogram = collect(graph, noise(32))[0]["layers.0.norm1"]
     entry = quantized.report.tensors["layers.0.norm1"]
     assert (entry.method, entry.low, entry.high) == ("trained", -0.5, 0.5)
     assert entry.saturating == pytest.approx(0.6, abs=0.1) and histogram.highest > 2
@@ -273,12 +273,12 @@ def _with_nan(windows):
 @pytest.mark.parametrize(
     ("windows", "match"),
     [
-        (noise(40)[:, :3], r"\(40, 3, 100\).*4, 100"),
-        (noise(40)[0], r"\(4, 100\)"),
+        (noise(32)[:, :3], r"\(32, 3, 100\).*4, 100"),
+        (noise(32)[0], r"\(4, 100\)"),
         (noise(31), "31; give at least 32"),
-        (_with_nan(noise(40)), "window 3 has nan at sample 7 of channel 1"),
-        (np.zeros((40, CHANNELS, SAMPLES), np.float32), "input_values is 0"),
-        (np.full((40, CHANNELS, SAMPLES), "x"), "type"),
+        (_with_nan(noise(32)), "window 3 has nan at sample 7 of channel 1"),
+        (np.zeros((32, CHANNELS, SAMPLES), np.float32), "input_values is 0"),
+        (np.full((32, CHANNELS, SAMPLES), "x"), "type"),
     ],
 )
 def test_windows_that_do_not_suit(graph, windows, match):
@@ -290,33 +290,31 @@ def test_a_tensor_without_range_is_named(graph):
     node = node_of(graph, "layers.1.attention.v")
     silent = changed(graph, node.name, weight=0 * node.weight, bias=0 * node.bias)
     with pytest.raises(CalibrationError, match="layers.1.attention.v: 0 for every calibration window"):
-        quantize(silent, noise(40), method="minmax")
+        quantize(silent, noise(32), method="minmax")
 
 
 def test_a_tensor_that_overflows_is_named(graph):
     weight = node_of(graph, "layers.0.mlp.fc1").weight * np.float32(1e38)
-    with pytest.raises(CalibrationError, match="layers.0.mlp.fc1.*infinite"):
-        quantize(changed(graph, "layers.0.mlp.fc1", weight=weight), noise(40))
+    with np.errstate(over="ignore"), pytest.raises(CalibrationError, match="layers.0.mlp.fc1.*infinite"):
+        quantize(changed(graph, "layers.0.mlp.fc1", weight=weight), noise(32))
 
 
-def test_a_head_that_is_too_deep():
-    node = node_of(graph_of(), "classifier")
-    deep = changed(graph_of(), "classifier", weight=np.zeros((5, 8196), np.float32))
+def test_a_head_that_is_too_deep(graph):
+    deep = changed(graph, "classifier", weight=np.zeros((5, 8196), np.float32))
     with pytest.raises(ExportError, match="classifier: it has 8196 inputs, at most 8192"):
-        quantize(deep, noise(40))
-    assert isinstance(node, Linear)
+        quantize(deep, noise(32))
 
 
 def test_a_layer_norm_that_is_too_wide(graph):
     node = node_of(graph, "patch_embedding")
     wide = changed(graph, node.name, weight=np.zeros((1028, 20), np.float32), bias=np.zeros(1028, np.float32))
     with pytest.raises(ExportError, match="hidden_size=1028: at most 1024"):
-        quantize(wide, noise(40))
+        quantize(wide, noise(32))
 
 
 def test_an_unknown_method(graph):
     with pytest.raises(ExportError, match="method='entropy': use auto, minmax"):
-        quantize(graph, noise(40), method="entropy")
+        quantize(graph, noise(32), method="entropy")
 
 
 @pytest.mark.parametrize(
@@ -332,4 +330,4 @@ def test_an_unknown_method(graph):
 )
 def test_trained_ranges_of_another_model(graph, trained):
     with pytest.raises(ExportError, match=next(iter(trained))):
-        quantize(graph, noise(40), trained=trained)
+        quantize(graph, noise(32), trained=trained)

@@ -10,13 +10,12 @@ from export.gap9.assumptions import Assumptions
 _FIGURES = Assumptions()
 MARGIN = 1.5
 """Times that a load may take longer than modelled, or the steps in front of it less, before a step waits."""
-
 LOADS = 4
 """Loads that are under way at the same time (`LOADS` of runtime/network_run.c)."""
 
 
 def issue_times(cycles: Sequence[float], sizes: Mapping[int, int]) -> dict[int, int]:
-    """The step before which the load for each step is to start, as late as all of them are there in time, but one step
+    """The step before which the load for each step is to start: as late as all are still there in time, but one step
     earlier at least. Loads follow one another, in the order of their steps.
 
     Args:

@@ -30,8 +30,8 @@ from export.int8.program import (
 )
 
 _FIGURES = Assumptions()
-_ROWS_OF_CORES = 8
-"""Softmax, layer norms and rotary positions give every core whole rows."""
+_CORES = 8
+"""That get whole rows of softmax, layer norms and rotary positions: multiples of it occupy all of them alike."""
 _PARTS = 12
 """Equal parts up to so many are tried."""
 
@@ -87,23 +87,23 @@ def _candidates(program: Program, step: Step) -> Iterator[Blocks]:
     rows = rows_of(program, step)
     if isinstance(step, Attention):
         keys = [size for size in _cuts(program.tokens, 4) if size * program.head_size <= DMA_LIMIT]
-        yield from (Blocks(rows, 0, keys) for rows, keys in product(_cuts(program.tokens, 2, _ROWS_OF_CORES), keys))
+        yield from (Blocks(rows, 0, keys) for rows, keys in product(_cuts(program.tokens, 2, _CORES), keys))
     elif isinstance(step, Linear) and step.layout != "rows":
         unit = 4 if step.layout == "transposed" else 2
-        yield from (Blocks(size, step.head_size) for size in _cuts(rows, unit, _ROWS_OF_CORES))
+        yield from (Blocks(size, step.head_size) for size in _cuts(rows, unit, _CORES))
     elif isinstance(step, Linear):
         outputs = _cuts(len(step.weight), 4, 16)
-        yield from (Blocks(*sizes) for sizes in product(_cuts(rows, 2, _ROWS_OF_CORES), outputs))
+        yield from (Blocks(*sizes) for sizes in product(_cuts(rows, 2, _CORES), outputs))
     elif isinstance(step, Head):
-        yield from (Blocks(rows, size) for size in _cuts(len(step.weight), 1, 8))
+        yield from (Blocks(rows, size) for size in _cuts(len(step.weight), 1, _CORES))
     elif isinstance(step, DepthwiseConv):
         yield Blocks(rows)
     elif isinstance(step, Pool):
-        yield from (Blocks(size) for size in _cuts(step.count, 1, 8))
+        yield from (Blocks(size) for size in _cuts(step.count, 1))
     elif isinstance(step, LayerNorm):
-        yield from (Blocks(size) for size in _cuts(rows // step.channels, 2, 8))
+        yield from (Blocks(size) for size in _cuts(rows // step.channels, 2, _CORES))
     else:
-        yield from (Blocks(size) for size in _cuts(rows, 2, 8))
+        yield from (Blocks(size) for size in _cuts(rows, 2, _CORES))
 
 
 def _cuts(total: int, unit: int, preferred: int = 0) -> list[int]:

@@ -63,12 +63,12 @@ static inline sums_t add_packed(sums_t s, const int8_t *a, const int8_t *b, cons
         const word8_t xa = load8(a + k), xb = load8(b + k);
         const word8_t w0 = load8(w), w1 = load8(w + 4), w2 = load8(w + 8), w3 = load8(w + 12);
         s.a0 = dot8(xa, w0, s.a0);
-        s.a1 = dot8(xa, w1, s.a1);
-        s.a2 = dot8(xa, w2, s.a2);
-        s.a3 = dot8(xa, w3, s.a3);
         s.b0 = dot8(xb, w0, s.b0);
+        s.a1 = dot8(xa, w1, s.a1);
         s.b1 = dot8(xb, w1, s.b1);
+        s.a2 = dot8(xa, w2, s.a2);
         s.b2 = dot8(xb, w2, s.b2);
+        s.a3 = dot8(xa, w3, s.a3);
         s.b3 = dot8(xb, w3, s.b3);
     }
     return s;
@@ -82,12 +82,12 @@ static inline sums_t add_rows(sums_t s, const int8_t *a, const int8_t *b, const 
         const word8_t xa = load8(a + k), xb = load8(b + k);
         const word8_t w0 = load8(w + k), w1 = load8(second + k), w2 = load8(third + k), w3 = load8(fourth + k);
         s.a0 = dot8(xa, w0, s.a0);
-        s.a1 = dot8(xa, w1, s.a1);
-        s.a2 = dot8(xa, w2, s.a2);
-        s.a3 = dot8(xa, w3, s.a3);
         s.b0 = dot8(xb, w0, s.b0);
+        s.a1 = dot8(xa, w1, s.a1);
         s.b1 = dot8(xb, w1, s.b1);
+        s.a2 = dot8(xa, w2, s.a2);
         s.b2 = dot8(xb, w2, s.b2);
+        s.a3 = dot8(xa, w3, s.a3);
         s.b3 = dot8(xb, w3, s.b3);
     }
     return s;
@@ -100,12 +100,12 @@ static inline sums_t add_rows_unsigned(sums_t s, const uint8_t *a, const uint8_t
         const uword8_t xa = loadu8(a + k), xb = loadu8(b + k);
         const word8_t w0 = load8(w + k), w1 = load8(second + k), w2 = load8(third + k), w3 = load8(fourth + k);
         s.a0 = dotu8(xa, w0, s.a0);
-        s.a1 = dotu8(xa, w1, s.a1);
-        s.a2 = dotu8(xa, w2, s.a2);
-        s.a3 = dotu8(xa, w3, s.a3);
         s.b0 = dotu8(xb, w0, s.b0);
+        s.a1 = dotu8(xa, w1, s.a1);
         s.b1 = dotu8(xb, w1, s.b1);
+        s.a2 = dotu8(xa, w2, s.a2);
         s.b2 = dotu8(xb, w2, s.b2);
+        s.a3 = dotu8(xa, w3, s.a3);
         s.b3 = dotu8(xb, w3, s.b3);
     }
     return s;
@@ -120,12 +120,12 @@ static inline sums_t add_rows_16(sums_t s, const int16_t *a, const int16_t *b, c
         const word16_t xa = load16(a + k), xb = load16(b + k);
         const word16_t w0 = load16(w + k), w1 = load16(second + k), w2 = load16(third + k), w3 = load16(fourth + k);
         s.a0 = dot16(xa, w0, s.a0);
-        s.a1 = dot16(xa, w1, s.a1);
-        s.a2 = dot16(xa, w2, s.a2);
-        s.a3 = dot16(xa, w3, s.a3);
         s.b0 = dot16(xb, w0, s.b0);
+        s.a1 = dot16(xa, w1, s.a1);
         s.b1 = dot16(xb, w1, s.b1);
+        s.a2 = dot16(xa, w2, s.a2);
         s.b2 = dot16(xb, w2, s.b2);
+        s.a3 = dot16(xa, w3, s.a3);
         s.b3 = dot16(xb, w3, s.b3);
     }
     if (k < depth) {

@@ -34,8 +34,9 @@ static inline uint32_t square16(word16_t a) { return (uint32_t)__builtin_pulp_do
 static inline word16_t max16(word16_t a, word16_t b) { return __builtin_pulp_max2(a, b); }
 static inline int32_t largest16(word16_t a) { return a[0] > a[1] ? a[0] : a[1]; }
 
-/* Saturation to -128..127, -32768..32767. */
+/* Saturation to -128..127, -512..511, -32768..32767. */
 static inline int32_t clip8(int32_t value) { return __builtin_pulp_clip(value, -128, 127); }
+static inline int32_t clip10(int32_t value) { return __builtin_pulp_clip(value, -512, 511); }
 static inline int32_t clip16(int32_t value) { return __builtin_pulp_clip(value, -32768, 32767); }
 
 #else
@@ -71,8 +72,9 @@ static inline word16_t max16(word16_t x, word16_t y) {
 
 static inline int32_t largest16(word16_t x) { return x.a > x.b ? x.a : x.b; }
 
-/* Saturation to -128..127, -32768..32767. */
+/* Saturation to -128..127, -512..511, -32768..32767. */
 static inline int32_t clip8(int32_t value) { return value < -128 ? -128 : value > 127 ? 127 : value; }
+static inline int32_t clip10(int32_t value) { return value < -512 ? -512 : value > 511 ? 511 : value; }
 static inline int32_t clip16(int32_t value) { return value < -32768 ? -32768 : value > 32767 ? 32767 : value; }
 
 #endif

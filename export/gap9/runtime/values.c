@@ -11,19 +11,18 @@
  * the sum as well, makes every shift at least 33, of which the upper word of the product is enough. A sum too large to
  * be raised gives more than 127, as reciprocals are at least 2^7. */
 typedef struct {
-    int32_t limit, sum_raised, reciprocal_raised, half, shift;
+    int32_t limit, sum_raised, reciprocal_raised, shift;
 } division_t;
 
 static division_t division_of(int32_t shift) {
     const int32_t raised = shift < 33 ? 33 - shift : 0;
     const int32_t reciprocal_raised = raised < 6 ? raised : 6, sum_raised = raised - reciprocal_raised;
-    const int32_t rest = shift + raised - 32;
-    return (division_t){INT32_MAX >> sum_raised, sum_raised, reciprocal_raised, 1 << (rest - 1), rest};
+    return (division_t){INT32_MAX >> sum_raised, sum_raised, reciprocal_raised, shift + raised - 33};
 }
 
 static inline int8_t divided(division_t by, int32_t sum, int32_t reciprocal) {
     const int32_t raised = clamp(sum, -by.limit, by.limit) * (1 << by.sum_raised);
-    return (int8_t)clip8((multiply_high(raised, reciprocal) + by.half) >> by.shift);
+    return (int8_t)clip8(((multiply_high(raised, reciprocal) >> by.shift) + 1) >> 1);
 }
 
 static inline void finish(int8_t *y, division_t by, uint32_t reciprocal, int32_t s0, int32_t s1, int32_t s2,

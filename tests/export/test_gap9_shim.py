@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-HOST = Path(__file__).parents[2] / "export" / "gap9" / "platform" / "host"
+GAP9 = Path(__file__).parents[2] / "export" / "gap9"
+HOST, RUNTIME = GAP9 / "platform" / "host", GAP9 / "runtime"
 SOURCES = [HOST / f"{name}.c" for name in ("shim", "transfers", "cluster", "board")]
 MODES = ("late", "early")
 POISON = "165 165"
 
 
-def build(out, *flags):
+def build(out, *arguments, cases="gap9_shim_cases.c"):
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
-    cases = Path(__file__).with_name("gap9_shim_cases.c")
     warnings = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror")
-    subprocess.run(["gcc", *warnings, *flags, "-I", HOST, *SOURCES, cases, "-o", out], check=True)
+    sources = [*SOURCES, Path(__file__).with_name(cases)]
+    subprocess.run(["gcc", *warnings, *arguments, "-I", HOST, *sources, "-o", out], check=True)
     return out
 
 
@@ -138,3 +139,9 @@ def test_sanitizer_stops_at_the_access_itself(sanitized, case, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_sanitizer_allows_what_was_waited_for(sanitized, mode):
     output(sanitized, "moves_both_ways", mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_network_splits_what_the_dma_cannot_move_at_once(tmp_path, mode):
+    program = build(tmp_path / "transfers", "-I", RUNTIME, RUNTIME / "transfer.c", cases="gap9_transfer_cases.c")
+    assert output(program, mode) == "1 1 1 1 1 1 1\n"

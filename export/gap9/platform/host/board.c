@@ -50,11 +50,6 @@ uint8_t *shim_ram(uint32_t address, uint32_t size) {
     return ram + offset;
 }
 
-void pi_ram_read(struct pi_device *device, uint32_t address, void *data, uint32_t size) {
-    (void)device;
-    memcpy(data, shim_ram(address, size), size);
-}
-
 void pi_ram_write(struct pi_device *device, uint32_t address, void *data, uint32_t size) {
     (void)device;
     memcpy(shim_ram(address, size), data, size);

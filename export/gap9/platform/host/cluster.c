@@ -44,11 +44,6 @@ int pi_cluster_open(struct pi_device *device) {
     return 0;
 }
 
-int pi_cluster_close(struct pi_device *device) {
-    (void)device;
-    return 0;
-}
-
 struct pi_cluster_task *pi_cluster_task(struct pi_cluster_task *task, void (*entry)(void *), void *arg) {
     *task = (struct pi_cluster_task){.entry = entry, .arg = arg};
     return task;

@@ -38,7 +38,6 @@ struct pi_cluster_task {
 
 void pi_cluster_conf_init(struct pi_cluster_conf *conf);
 int pi_cluster_open(struct pi_device *device);
-int pi_cluster_close(struct pi_device *device);
 struct pi_cluster_task *pi_cluster_task(struct pi_cluster_task *task, void (*entry)(void *), void *arg);
 int pi_cluster_send_task_to_cl(struct pi_device *device, struct pi_cluster_task *task);
 void pi_cl_team_fork(int cores, void (*entry)(void *), void *arg);

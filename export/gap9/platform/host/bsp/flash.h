@@ -1,1 +1,0 @@
-#include "bsp/fs.h"

@@ -30,6 +30,8 @@ _TOOLS = {"host": ("make", "gcc"), "sanitized": ("make", "gcc"), "rv32": ("make"
 _MACHINE = ("-machine", "virt", "-m", "64M", "-bios", "none", "-nographic")
 _ANSWERED = (0, 1)
 """Exit status of a program that ran to its end: no mismatch, or some."""
+_QUOTED = 2000
+"""Characters of what a program printed instead of a result, such as the report of a sanitizer."""
 
 
 class ToolMissing(ExportError):
@@ -147,7 +149,8 @@ def run(
     try:
         return _result(json.loads(printed))
     except (ValueError, KeyError) as error:
-        raise ExportError(f"{binary}: printed no result, but: {printed[:500]!r}") from error
+        instead = (printed.strip() or done.stderr.strip())[:_QUOTED]
+        raise ExportError(f"{binary}: printed no result, but:\n{instead}") from error
 
 
 def _has_picolibc() -> bool:

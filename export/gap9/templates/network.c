@@ -1,7 +1,7 @@
 /* $title
  *
- * Generated. Every step takes one tensor in L2 through L1 to another, with the arithmetic of kernels.h. A tensor has the
- * name of the step that makes it; "hidden_states" is the residual stream. A real value is scale * (integer - zero point).
+ * Generated. Every step takes one tensor in L2 through L1 to another. A tensor has the name of the step that makes it;
+ * "hidden_states" is the residual stream. A real value is scale * (integer - zero point).
  */
 #include "network.h"
 

@@ -155,7 +155,7 @@ def _accuracy(graph: Graph, program: Program, windows: CalibrationWindows, toler
         VerificationError: they are further apart than the tolerance.
     """
     say(f"comparing integers with floats on {len(windows):,} windows ({windows.source})")
-    found = compare(graph, program, windows.values, windows.labels)
+    found = compare(graph, program, windows.values, windows.labels, say)
     told = _too_far(found, tolerance)
     if told is None:
         return found

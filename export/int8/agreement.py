@@ -20,6 +20,9 @@ from export.int8.program import Program
 from export.int8.ranges import Say, quiet
 from export.int8.reference import GROUP, logits, run
 
+_TOLD_EVERY = 16 * GROUP
+"""Windows."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -77,7 +80,9 @@ def compare(
         products += _products(*pair)
         if labels is not None:
             scores += [_score(values, labels[start : start + GROUP]) for values in pair]
-        say(f"comparison: {min(start + GROUP, len(windows))} of {len(windows)} windows")
+        done = min(start + GROUP, len(windows))
+        if done % _TOLD_EVERY == 0 or done == len(windows):
+            say(f"comparison: {done} of {len(windows)} windows")
     difference = tally.difference()
     scored = labels is not None
     return Agreement(

@@ -74,10 +74,9 @@ def test_every_step_is_that_of_the_reference_on_rv32(exports, name):
     assert found.mismatches == 0 and [run.target for run in found.runs] == ["rv32"]
     assert found.float_routines == {}
     assert list(found.instructions) == [step.name for step in made.program.steps]
-    # No step does less than a multiplication in an instruction; cheap ones do not cost what a product does.
+    # Every product is a multiplication on this processor.
     fc1 = next(step for step in made.program.steps if step.name == "layers.0.mlp.fc1")
-    assert found.instructions["layers.0.mlp.fc1"] > made.program.tokens * fc1.weight.size / 4
-    assert found.instructions["layers.0.norm1"] < found.instructions["layers.0.mlp.fc1"]
+    assert found.instructions["layers.0.mlp.fc1"] > made.program.tokens * fc1.weight.size
 
 
 def test_full_width_with_the_real_memories(objects, tmp_path):
@@ -151,22 +150,44 @@ def _overlapping(made, out, name, other):
     return made.with_plan(out, tensors=tensors)
 
 
-def test_mismatches_are_counted_by_element(exports, tmp_path):
-    """One weight of the classifier is another one in C: one logit differs in every vector that has its feature."""
+@pytest.fixture(scope="session")
+def other_weight(exports, tmp_path_factory):
+    """An export with another weight in its classifier than the program has, and how many logits differ for it."""
     made = exports("classification mean")
-    out = shutil.copytree(made.out, tmp_path / "out")
+    out = shutil.copytree(made.out, tmp_path_factory.mktemp("weight") / "out")
     *encoder, head = made.program.steps
     weight = head.weight.copy()
     weight[2, 7] += 1 if weight[2, 7] < 127 else -1
     other = replace(made.program, steps=(*encoder, replace(head, weight=weight)))
     generate(other, made.plan, out, made.vectors)
-
-    found = check(replace(made, out=out), targets=("host",), modes={"host": (("late", 0),)})
-
-    logits = reference.run(other, made.vectors.inputs)
-    differing = int((logits != made.vectors.logits).sum())
+    differing = int((reference.run(other, made.vectors.inputs) != made.vectors.logits).sum())
     assert differing >= 10
-    assert found.by_step == {head.name: differing}
+    return replace(made, out=out), {head.name: differing}
+
+
+def test_mismatches_are_counted_by_element(other_weight):
+    made, differing = other_weight
+
+    found = check(made, targets=("host",), modes={"host": (("late", 0), ("early", 1))})
+
+    assert [run.mismatches for run in found.runs] == [differing, differing]
+    assert found.by_step == {name: 2 * count for name, count in differing.items()}
+    assert found.to_dict()["mismatches"] == found.mismatches == sum(found.by_step.values())
+
+
+def test_large_networks_run_one_vector_at_a_time(other_weight, monkeypatch):
+    need("rv32")
+    made, differing = other_weight
+    monkeypatch.setattr("export.gap9.verify._MANY_INSTRUCTIONS", 1000)
+    told = []
+
+    found = check(made, targets=("rv32",), say=told.append)
+
+    assert found.by_step == differing
+    count = len(made.vectors)
+    assert [line for line in told if " of " in line and "vector " in line] == [
+        f"rv32, transfers late, order of cores 0: vector {i + 1} of {count}" for i in range(count)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +318,6 @@ def test_a_program_that_hangs_or_does_not_compile_is_told(exports, tmp_path):
 
 
 def test_missing_tools_name_their_packages(monkeypatch, tmp_path):
-    made = "classification mean"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "install the Debian package make" in str(missing_tool("host"))
     _put(tmp_path, "make")
@@ -308,7 +328,7 @@ def test_missing_tools_name_their_packages(monkeypatch, tmp_path):
     _put(tmp_path, toolchain.QEMU)
     assert str(missing_tool("rv32")).endswith("install the Debian package picolibc-riscv64-unknown-elf")
 
-    small = small_export(made, tmp_path / "out")
+    small = small_export("classification mean", tmp_path / "out")
     with pytest.raises(ToolMissing, match="Debian package gcc"):
         check(small)
     found = check(small, skip_missing=True)

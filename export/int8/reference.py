@@ -159,7 +159,8 @@ def attention_weights(scores: np.ndarray) -> np.ndarray:
     scores = scores.astype(np.int64)
     below = scores.max(axis=-1, keepdims=True) - scores
     # Entries of the table have 16 bits, of which a shift by 16 and more leaves nothing.
-    return ((_exponentials()[below & 255] >> (below >> 8).clip(max=16)) + 128 >> 8).astype(np.uint8)
+    exact = _exponentials()[below & 255] >> (below >> 8).clip(max=16)
+    return np.diff((np.cumsum(exact, axis=-1) + 128) >> 8, axis=-1, prepend=0).astype(np.uint8)
 
 
 @cache

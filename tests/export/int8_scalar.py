@@ -117,11 +117,13 @@ def rotate(x, t, rotation):
 
 def weights_of(scores):
     """p of one row of scores."""
-    row = []
+    row, rest = [], 128
     for s in scores:
         below = max(scores) - s
         i, entry = below >> 8, round(255 * 256 * 2 ** (-(below & 255) / 256))
-        row.append(fits(0 if i > 15 else ((entry >> i) + 128) >> 8, 8, signed=False))
+        rest += entry >> i
+        row.append(fits(rest >> 8, 8, signed=False))
+        rest &= 255
     assert max(row) == 255
     return row
 

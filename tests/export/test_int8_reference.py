@@ -118,7 +118,8 @@ def test_weights_of_attention(scores):
     values = np.array(scores, np.int16)
     assert attention_weights(values).tolist() == weights_of(scores)
     exact = 255 * 2.0 ** ((values - values.max().astype(int)) / 256)
-    assert np.abs(attention_weights(values) - exact).max() <= 0.51
+    # Sums from the first token on are rounded, not each weight.
+    assert np.abs(np.cumsum(attention_weights(values).astype(int) - exact)).max() <= 0.51 + 0.005 * len(scores)
 
 
 # In real numbers. What is saturated is not compared.

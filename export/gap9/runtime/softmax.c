@@ -12,18 +12,18 @@ static int32_t largest_of(const int16_t *scores, int32_t count) {
     return others > largest ? others : largest;
 }
 
-/* Weights overwrite the scores, in their order: weight k lies where score k / 2 was. */
+/* Weights overwrite the scores, in their order: weight k lies where score k / 2 was. Their sum is rounded rather than
+ * each of them, so that many small ones do not all vanish. */
 static uint32_t weigh(const int16_t *scores, uint8_t *weights, int32_t count, const uint16_t *exponentials) {
     const int32_t largest = largest_of(scores, count);
-    uint32_t sum = 0;
+    uint32_t total = 128, sum = 0;
     for (int32_t k = 0; k < count; k++) {
         const int32_t below = largest - scores[k];
         const int32_t octaves = below >> 8;
         /* Entries have 16 bits: a shift by 16 leaves as little of them as a larger one. */
-        const uint32_t weight =
-            (((uint32_t)exponentials[below & 255] >> (octaves < 16 ? octaves : 16)) + 128) >> 8;
-        weights[k] = (uint8_t)weight;
-        sum += weight;
+        total += (uint32_t)exponentials[below & 255] >> (octaves < 16 ? octaves : 16);
+        weights[k] = (uint8_t)((total >> 8) - sum);
+        sum = total >> 8;
     }
     return sum;
 }

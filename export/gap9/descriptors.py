@@ -211,7 +211,7 @@ _STRUCTURES: dict[type[Step], tuple[str, str, Callable[..., Fields]]] = {
 def _manner(step: Linear) -> str:
     ways = {
         ", through a table": step.table is not None,
-        ", added to it": step.residual,
+        ", added to what is there": step.residual,
         ", rotated by position": step.rotation is not None,
         ", transposed": step.layout == "transposed",
     }

@@ -37,6 +37,7 @@ MODES: Mapping[str, tuple[Mode, ...]] = {
     "rv32": (("late", 0),),
 }
 _FLOAT_ROUTINE = re.compile(r"__\w*([sd]f[0-9]|[sd]i[sd]f|[sd]f[sd]i)\w*")
+VECTOR_TIMEOUT = 900
 _MANY_INSTRUCTIONS = 500_000_000
 """For one vector: programs with more run them one by one, to tell about the progress."""
 _FLOATS_ALLOWED = "logits.o"
@@ -122,7 +123,7 @@ def verify(
     modes: Mapping[str, Sequence[Mode]] = MODES,
     skip_missing: bool = False,
     say: Callable[[str], None] = lambda message: None,
-    timeout: float | None = None,
+    timeout: float = VECTOR_TIMEOUT,
 ) -> Verification:
     """Build and run an export, and compare it with the reference.
 
@@ -131,7 +132,7 @@ def verify(
         modes: by target.
         skip_missing: go on without targets whose compiler or emulator is missing.
         say: told about the progress.
-        timeout: seconds for one vector; None for no limit.
+        timeout: seconds for one vector.
 
     Raises:
         ToolMissing: a compiler or emulator is missing, unless `skip_missing`.
@@ -192,14 +193,15 @@ class _Check:
     plan: Plan
     vectors: Vectors
     say: Callable[[str], None]
-    timeout: float | None
+    timeout: float
 
     def run(self, target: str, binary: Path, dma: str, shuffle: int, one_by_one: bool) -> Run:
         what = f"{target}, transfers {dma}, order of cores {shuffle}"
         start = time.monotonic()
         mismatches: Counter[str] = Counter()
-        for number in range(len(self.vectors)) if one_by_one else (None,):
-            result = run(binary, self.out, dma=dma, shuffle=shuffle, only=number, timeout=self._timeout(number))
+        numbers, limit = (range(len(self.vectors)), 1) if one_by_one else ((None,), len(self.vectors))
+        for number in numbers:
+            result = run(binary, self.out, dma=dma, shuffle=shuffle, only=number, timeout=self.timeout * limit)
             mismatches += self._mismatches(what, binary, (dma, shuffle), number, result)
             if number is not None:
                 self.say(f"{what}: vector {number + 1} of {len(self.vectors)}")
@@ -209,9 +211,6 @@ class _Check:
     def instructions(self, binary: Path) -> dict[str, int]:
         costs = run(binary, self.out, only=0, count=True, timeout=self.timeout).costs
         return {name: cost.instructions for name, cost in costs.items()}
-
-    def _timeout(self, number: int | None) -> float | None:
-        return self.timeout and self.timeout * (len(self.vectors) if number is None else 1)
 
     def _mismatches(self, what: str, binary: Path, mode: Mode, number: int | None, result: RunResult) -> Counter[str]:
         """Of all vectors, or of that number."""

@@ -64,6 +64,19 @@ def test_every_step_is_that_of_the_reference(exports, name):
     assert all(run.vectors == len(made.vectors) for run in found.runs)
 
 
+@pytest.mark.parametrize("name", ["many tokens", "regression concat", "classification concat, rotary"])
+def test_tiles_of_all_sizes(exports, tmp_path, name):
+    made = exports(name)
+    out, tilings = shutil.copytree(made.out, tmp_path / "out"), set()
+    for factor in (1.2, 1.6, 2.5, 4):
+        budget = replace(made.plan.budget, l1=int(factor * made.plan.budget.l1))
+        other = replace(made, out=out, plan=make_plan(made.program, budget))
+        generate(other.program, other.plan, out, other.vectors)
+        assert check(other, targets=("host",), modes={"host": (("late", 1),)}).mismatches == 0
+        tilings.add(tuple((step.row_block, step.output_block, step.key_block) for step in other.plan.steps.values()))
+    assert len(tilings) == 4
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_step_is_that_of_the_reference_on_rv32(exports, name):
     need("rv32")

@@ -26,3 +26,6 @@ static inline v2s __builtin_pulp_max2(v2s x, v2s y) {
 }
 
 static inline int __builtin_pulp_clip(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
+static inline int __builtin_pulp_clip_r(int x, int bound) { return x < -bound - 1 ? -bound - 1 : x > bound ? bound : x; }
+
+static inline int __builtin_pulp_addRN_r(int x, int y, unsigned int n) { return (x + y + (1 << (n - 1))) >> n; }

@@ -68,8 +68,8 @@ void layer_norm_kernel(const layer_norm_tile_t *tile, int core, int cores) {
             /* Unsigned, as scale * x alone may leave 32 bits where the difference does not. */
             const int32_t element = x[i];
             const int32_t c = (int32_t)(normalizer.scale * (uint32_t)element - normalizer.offset);
-            const int32_t z = (multiply_high(c, normalizer.reciprocal) + 1) >> 1;
-            y[i] = (int8_t)clip8((z * weights[i] + bias[i] + (1 << (shift - 1))) >> shift);
+            const int32_t z = shift_rounding(multiply_high(c, normalizer.reciprocal), 0, 1);
+            y[i] = (int8_t)clip8(shift_rounding(z * weights[i], bias[i], shift));
         }
     }
 }

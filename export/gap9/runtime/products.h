@@ -35,6 +35,14 @@ static inline sums_t requant_channels(sums_t s, const channel_t *channels) {
     return s;
 }
 
+static inline sums_t raise_sums(scaling_t by, sums_t s) {
+    if (__builtin_expect(by.raised > 0, 0)) {
+        s = (sums_t){raise(by, s.a0), raise(by, s.a1), raise(by, s.a2), raise(by, s.a3),
+                     raise(by, s.b0), raise(by, s.b1), raise(by, s.b2), raise(by, s.b3)};
+    }
+    return s;
+}
+
 /* Offsets of 4 rows of a matrix, of which `count` exist: the last one stands for the others. */
 typedef struct {
     int32_t second, third, fourth;

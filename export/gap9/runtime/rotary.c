@@ -10,8 +10,8 @@ void rotary_kernel(const rotary_tile_t *tile, int core, int cores) {
         const int16_t *cosines = tile->rotation + row * 2 * half, *sines = cosines + half;
         for (int32_t j = 0; j < half; j++) {
             const int32_t a = first[j], b = second[j], cosine = cosines[j], sine = sines[j];
-            first[j] = (int8_t)clip8((a * cosine - b * sine + (1 << 14)) >> 15);
-            second[j] = (int8_t)clip8((b * cosine + a * sine + (1 << 14)) >> 15);
+            first[j] = (int8_t)clip8(shift_rounding(a * cosine, -b * sine, 15));
+            second[j] = (int8_t)clip8(shift_rounding(b * cosine, a * sine, 15));
         }
     }
 }

@@ -10,7 +10,7 @@ typedef struct {
 
 /* Items of one core. */
 static inline share_t share_of(int32_t items, int core, int cores) {
-    const int32_t each = items / cores, more = items % cores; /* the first `more` cores have one item more */
+    const int32_t each = items / cores, more = items - each * cores; /* the first `more` cores have one item more */
     const int32_t first = core * each + (core < more ? core : more);
     return (share_t){first, first + each + (core < more ? 1 : 0)};
 }

@@ -39,6 +39,14 @@ static inline int32_t clip8(int32_t value) { return __builtin_pulp_clip(value, -
 static inline int32_t clip10(int32_t value) { return __builtin_pulp_clip(value, -512, 511); }
 static inline int32_t clip16(int32_t value) { return __builtin_pulp_clip(value, -32768, 32767); }
 
+/* Saturation to -limit - 1 .. limit. */
+static inline int32_t clip_to(int32_t limit, int32_t value) { return __builtin_pulp_clip_r(value, limit); }
+
+/* (a + b) / 2^shift, rounded to nearest and halves up; shift 1..31. */
+static inline int32_t shift_rounding(int32_t a, int32_t b, int32_t shift) {
+    return __builtin_pulp_addRN_r(a, b, (uint32_t)shift);
+}
+
 #else
 
 typedef struct {
@@ -76,6 +84,16 @@ static inline int32_t largest16(word16_t x) { return x.a > x.b ? x.a : x.b; }
 static inline int32_t clip8(int32_t value) { return value < -128 ? -128 : value > 127 ? 127 : value; }
 static inline int32_t clip10(int32_t value) { return value < -512 ? -512 : value > 511 ? 511 : value; }
 static inline int32_t clip16(int32_t value) { return value < -32768 ? -32768 : value > 32767 ? 32767 : value; }
+
+/* Saturation to -limit - 1 .. limit. */
+static inline int32_t clip_to(int32_t limit, int32_t value) {
+    return value < -limit - 1 ? -limit - 1 : value > limit ? limit : value;
+}
+
+/* (a + b) / 2^shift, rounded to nearest and halves up; shift 1..31. */
+static inline int32_t shift_rounding(int32_t a, int32_t b, int32_t shift) {
+    return (a + b + (1 << (shift - 1))) >> shift;
+}
 
 #endif
 

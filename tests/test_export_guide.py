@@ -29,7 +29,8 @@ def command_of(words):
 
 
 def options_of(command):
-    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    options = (option for entry in command.params for option in (*entry.opts, *entry.secondary_opts))
+    return {option for option in options if option.startswith("--")}
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -42,12 +43,18 @@ def test_commands_exist_with_their_recipes_and_options(words):
         assert given <= options_of(command_of(words)) | {f"--{field.name}" for field in of_corpus}
 
 
-def test_options_named_in_the_text_exist():
-    known = options_of(command_of(["tinymyo", "export", "onnx"])) | options_of(
-        command_of(["tinymyo", "export", "executorch"])
-    )
-    named = set(re.findall(r"`(--[a-z0-9-]+)", TEXTS["export.md"]))
-    assert {"--agreement", "--int8-method", "--sweep"} <= named <= known, named - known
+@pytest.mark.parametrize(
+    ("name", "targets", "most_wanted"),
+    [
+        ("export.md", ("onnx", "executorch"), {"--agreement", "--int8-method", "--sweep"}),
+        ("export-executorch.md", ("executorch",), {"--agreement", "--longest"}),
+        ("export-gap9.md", ("gap9",), {"--agreement", "--calibration", "--rv32", "--channels", "--window"}),
+    ],
+)
+def test_options_named_in_the_text_exist(name, targets, most_wanted):
+    known = set().union(*(options_of(command_of(["tinymyo", "export", target])) for target in targets))
+    named = set(re.findall(r"`(--[a-z0-9-]+)", TEXTS[name]))
+    assert most_wanted <= named <= known, named - known
 
 
 def test_values_named_in_the_text_are_those_there_are():
@@ -64,3 +71,14 @@ def test_code_is_python(name):
 
 def test_pipelines_named_in_the_text_are_all_there_are():
     assert set(re.findall(r"\bemg-[a-z-]+", TEXTS["export.md"])) == set(TASK_OF_HEAD.values())
+
+
+def test_c_in_the_text_is_that_of_the_exports():
+    """But for what is generated, which differs between networks."""
+    runtime = [path.read_text(encoding="utf-8") for path in (ROOT / "export" / "gap9" / "runtime").glob("*.c")]
+    generated, *others = re.findall(r"```c\n(.*?)```", TEXTS["export-gap9.md"], re.S)
+    assert "static const linear_step_t layers_0_mlp_fc1 = {" in generated
+    assert others and all(any(block in text for text in runtime) for block in others)
+    fields = set(re.findall(r"^ +\.(\w+) =", generated, re.M))
+    structure = (ROOT / "export" / "gap9" / "runtime" / "steps.h").read_text(encoding="utf-8")
+    assert {"input", "rows", "l1"} <= fields and all(re.search(rf"\b{name}\b", structure) for name in fields)

@@ -15,6 +15,7 @@ from export.card import export_card, short_name
 from export.checkpoint import Checkpoint, load_checkpoint, read_ranges
 from export.comparison import VerificationError
 from export.errors import ExportError
+from export.extras import need
 from export.folder import check_out, in_the_making
 from export.gap9.assumptions import Assumptions
 from export.gap9.card import how_to_use
@@ -86,6 +87,7 @@ def export_gap9(
         PredictionError: the checkpoint cannot be loaded.
     """
     tolerance = tolerance_of("int8", agreement)
+    need("matplotlib")
     if rv32:
         require("rv32")
     folder = check_out(out, overwrite)

@@ -155,7 +155,7 @@ def _assumptions(rows: Sequence[Mapping[str, Any]]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(f"{depth}: {rate:g}" for depth, rate in value)
-    return f"{value:g}"
+    return f"{value:,.10g}"
 
 
 def _memory(report: Mapping[str, Any]) -> str:

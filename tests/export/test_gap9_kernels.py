@@ -17,6 +17,7 @@ CORES = (1, 3, 8)
 
 BUILDS = {
     "vectors": (),
+    "other vectors": ("-U__SSE2__", "-D__ARM_NEON"),
     "words": ("-U__SSE2__", "-U__ARM_NEON"),
     "board": ("-DGAP9", "-include", Path(__file__).with_name("pulp_builtins.h"), "-fno-sanitize=alignment"),
 }
@@ -24,8 +25,8 @@ BUILDS = {
 
 @pytest.fixture(scope="session", params=BUILDS)
 def kernels(request, tmp_path_factory):
-    """As for computers; as for any other core; as for the board, whose compiler's builtins are emulated and which may
-    load words from anywhere."""
+    """As for computers with the vectors of this one and with others, for any core, and for the board, whose compiler's
+    builtins are emulated, and which may load words from anywhere."""
     return Kernels(tmp_path_factory.mktemp("kernels"), "-O2", "-fsanitize=undefined", *BUILDS[request.param])
 
 

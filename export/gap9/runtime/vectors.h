@@ -8,6 +8,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 typedef int16_t halves_t __attribute__((vector_size(16)));
 typedef uint16_t unsigned_halves_t __attribute__((vector_size(16)));
@@ -28,14 +31,23 @@ static inline words_t load_inputs(const int8_t *from) {
     return (words_t){word, word, word, word};
 }
 
-/* Second of two int8, and first. */
+/* Second of two int8, and first, in 16 bits. */
 static inline halves_t upper(words_t words) { return (halves_t)words >> 8; }
 static inline halves_t lower(words_t words) { return (halves_t)((unsigned_halves_t)words << 8) >> 8; }
 
-/* The 4 products of every output, added to its sum. Weights are -127 .. 127: two products fit 16 bits. */
+/* Products of pairs of int16, added up. */
+static inline words_t dot_halves(halves_t x, halves_t w) {
+#ifdef __SSE2__
+    return (words_t)_mm_madd_epi16((__m128i)x, (__m128i)w);
+#else
+    const words_t first = ((words_t)((unsigned_words_t)x << 16) >> 16) * ((words_t)((unsigned_words_t)w << 16) >> 16);
+    return first + ((words_t)x >> 16) * ((words_t)w >> 16);
+#endif
+}
+
+/* The 4 products of every output, added to its sum. */
 static inline words_t dot_words(words_t x, words_t w, words_t sums) {
-    const words_t pairs = (words_t)(lower(x) * lower(w) + upper(x) * upper(w));
-    return sums + (pairs >> 16) + ((words_t)((unsigned_words_t)pairs << 16) >> 16);
+    return sums + dot_halves(lower(x), lower(w)) + dot_halves(upper(x), upper(w));
 }
 
 #endif

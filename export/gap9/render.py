@@ -40,13 +40,18 @@ def render_report(report: Mapping[str, Any]) -> str:
 def render_summary(report: Mapping[str, Any]) -> str:
     """Its beginning, which is short: what was exported, and the cost of one window beside what was published."""
     window, note = report["window"], report["note"]
+    warnings = "\n".join(f"- Saturating: {warning}." for warning in report["quantization"]["warnings"])
     return "\n\n".join(
-        (
-            f"# `{report['checkpoint']}` as {RUNTIMES[report['runtime']]}, INT8",
-            f"Task: {report['task']}. Windows of {window['channels']} channels x {window['samples']} samples, "
-            f"{window['tokens']} tokens. Integers only, but for the scaling of the logits.",
-            f"Every time and energy of this export is {note}.",
-            _headline(report),
+        filter(
+            None,
+            (
+                f"# `{report['checkpoint']}` as {RUNTIMES[report['runtime']]}, INT8",
+                f"Task: {report['task']}. Windows of {window['channels']} channels x {window['samples']} samples, "
+                f"{window['tokens']} tokens. Integers only, but for the scaling of the logits.",
+                f"Every time and energy of this export is {note}.",
+                _headline(report),
+                warnings,
+            ),
         )
     )
 
@@ -226,18 +231,8 @@ def _quantization(found: Mapping[str, Any]) -> str:
         (name, entry["method"], *(f"{entry[key]:.4g}" for key in _BOUNDS), f"{entry['saturating']:.4%}")
         for name, entry in found["tensors"].items()
     ]
-    warnings = "\n".join(f"- {warning}" for warning in found["warnings"])
-    return "\n\n".join(
-        filter(
-            None,
-            (
-                text,
-                markdown_table(("Method for all tensors", "dB"), tried),
-                warnings,
-                markdown_table(header, rows, text=2),
-            ),
-        )
-    )
+    tables = markdown_table(("Method for all tensors", "dB"), tried), markdown_table(header, rows, text=2)
+    return "\n\n".join((text, *tables))
 
 
 _BOUNDS = ("low", "high", "lowest", "highest")

@@ -79,6 +79,8 @@ def table(found: Verification) -> str:
         lines.append(
             f"  {run.target:10s} {run.dma:>9s} {run.shuffle:5d} {run.vectors:7d} {count:10d} {run.seconds:8.1f}"
         )
+    if found.mismatches:
+        lines.append(f"  first in {next(iter(found.by_step))}")
     lines += [f"  {target}: not run: {reason}" for target, reason in found.skipped.items()]
     if found.instructions:
         routines = "none" if not found.float_routines else found.float_routines

@@ -13,13 +13,12 @@ static inline int32_t clamp(int32_t value, int32_t low, int32_t high) {
 /* Upper word of the product: one instruction. */
 static inline int32_t multiply_high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b) >> 32); }
 
-/* How a sum is multiplied by `multiplier / 2^shift` and rounded, all in 32 bits.
+/* How a sum is multiplied by `multiplier / 2^shift` and rounded, all in 32 bits; multiplier 2^30 .. 2^31 - 1, or 0.
  *
  * From shift 33 on, which is usual, rounding only concerns the upper word of the product: what is below cannot carry.
- * Of a lower shift the sum is raised first until it is 33. Sums too large for that are saturated, and so is what becomes
- * of them, as all results have at most 16 bits: with a multiplier of 2^30 or more (or 0) they would give 2^28 or more,
- * and those that are just not too large give 2^27 or more. With shifts of 1 and 2 that is every sum but 0, and still
- * with 3 in their place. */
+ * With a lower shift, the sum is raised first until it is 33. Sums too large for that are saturated, and so is what
+ * becomes of them, as all results have 16 bits at most: they would give 2^28 or more, and the largest that can be
+ * raised gives 2^27 or more. With a shift of 1 or 2, so would every sum but 0, and with 3 in their place it does. */
 typedef struct {
     int32_t limit, raised; /* sums are saturated to limit, and raised by so many bits; 0 is none */
     int32_t shift;         /* of the upper word */
@@ -30,9 +29,9 @@ static inline scaling_t scaling_of(int32_t shift) {
     return (scaling_t){INT32_MAX >> raised, raised, shift < 33 ? 1 : shift - 32};
 }
 
-static inline int32_t raise(scaling_t by, int32_t sum) { return clip_to(by.limit, sum) * (1 << by.raised); }
+static inline int32_t raise_sum(scaling_t by, int32_t sum) { return clip_to(by.limit, sum) * (1 << by.raised); }
 
-/* (sum * multiplier + (1 << (shift - 1))) >> shift of a raised sum, or another number beyond 16 bits of the same sign. */
+/* (sum * multiplier + (1 << (shift - 1))) >> shift of a raised sum; beyond 16 bits, any number of the same sign. */
 static inline int32_t scale(scaling_t by, int32_t raised, int32_t multiplier) {
     return shift_rounding(multiply_high(raised, multiplier), 0, by.shift);
 }
@@ -41,7 +40,7 @@ static inline int32_t scale(scaling_t by, int32_t raised, int32_t multiplier) {
 static inline int32_t requant(int32_t sum, int32_t multiplier, int32_t shift) {
     if (__builtin_expect(shift < 33, 0)) {
         const scaling_t by = scaling_of(shift);
-        return scale(by, raise(by, sum), multiplier);
+        return scale(by, raise_sum(by, sum), multiplier);
     }
     return shift_rounding(multiply_high(sum, multiplier), 0, shift - 32);
 }

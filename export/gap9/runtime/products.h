@@ -37,8 +37,8 @@ static inline sums_t requant_channels(sums_t s, const channel_t *channels) {
 
 static inline sums_t raise_sums(scaling_t by, sums_t s) {
     if (__builtin_expect(by.raised > 0, 0)) {
-        s = (sums_t){raise(by, s.a0), raise(by, s.a1), raise(by, s.a2), raise(by, s.a3),
-                     raise(by, s.b0), raise(by, s.b1), raise(by, s.b2), raise(by, s.b3)};
+        return (sums_t){raise_sum(by, s.a0), raise_sum(by, s.a1), raise_sum(by, s.a2), raise_sum(by, s.a3),
+                        raise_sum(by, s.b0), raise_sum(by, s.b1), raise_sum(by, s.b2), raise_sum(by, s.b3)};
     }
     return s;
 }
@@ -54,9 +54,33 @@ static inline rows_t rows_of(int32_t count, int32_t stride) {
     return (rows_t){second, third, third + (count > 3 ? stride : 0)};
 }
 
+/* Of rows at these offsets from `w`, whose next 4 k come `step` bytes later. */
+static inline sums_t add_words(sums_t s, const int8_t *a, const int8_t *b, const int8_t *w, rows_t rows, int32_t step,
+                               int32_t depth) {
+    const int8_t *second = w + rows.second, *third = w + rows.third, *fourth = w + rows.fourth;
+    for (int32_t k = 0, at = 0; k < depth; k += 4, at += step) {
+        const word8_t xa = load8(a + k), xb = load8(b + k);
+        const word8_t w0 = load8(w + at), w1 = load8(second + at), w2 = load8(third + at), w3 = load8(fourth + at);
+        s.a0 = dot8(xa, w0, s.a0);
+        s.b0 = dot8(xb, w0, s.b0);
+        s.a1 = dot8(xa, w1, s.a1);
+        s.b1 = dot8(xb, w1, s.b1);
+        s.a2 = dot8(xa, w2, s.a2);
+        s.b2 = dot8(xb, w2, s.b2);
+        s.a3 = dot8(xa, w3, s.a3);
+        s.b3 = dot8(xb, w3, s.b3);
+    }
+    return s;
+}
+
+/* `w` is the first of 4 rows. */
+static inline sums_t add_rows(sums_t s, const int8_t *a, const int8_t *b, const int8_t *w, rows_t rows, int32_t depth) {
+    return add_words(s, a, b, w, rows, 4, depth);
+}
+
 /* `w` holds, for every 4 k, the 4 k of each of 4 rows. */
-#ifdef HAVE_VECTORS
 static inline sums_t add_packed(sums_t s, const int8_t *a, const int8_t *b, const int8_t *w, int32_t depth) {
+#ifdef HAVE_VECTORS
     words_t sa = {s.a0, s.a1, s.a2, s.a3}, sb = {s.b0, s.b1, s.b2, s.b3};
     for (int32_t k = 0; k < depth; k += 4, w += 16) {
         const words_t weights = load_weights(w);
@@ -64,41 +88,9 @@ static inline sums_t add_packed(sums_t s, const int8_t *a, const int8_t *b, cons
         sb = dot_words(load_inputs(b + k), weights, sb);
     }
     return (sums_t){sa[0], sa[1], sa[2], sa[3], sb[0], sb[1], sb[2], sb[3]};
-}
 #else
-static inline sums_t add_packed(sums_t s, const int8_t *a, const int8_t *b, const int8_t *w, int32_t depth) {
-    for (int32_t k = 0; k < depth; k += 4, w += 16) {
-        const word8_t xa = load8(a + k), xb = load8(b + k);
-        const word8_t w0 = load8(w), w1 = load8(w + 4), w2 = load8(w + 8), w3 = load8(w + 12);
-        s.a0 = dot8(xa, w0, s.a0);
-        s.b0 = dot8(xb, w0, s.b0);
-        s.a1 = dot8(xa, w1, s.a1);
-        s.b1 = dot8(xb, w1, s.b1);
-        s.a2 = dot8(xa, w2, s.a2);
-        s.b2 = dot8(xb, w2, s.b2);
-        s.a3 = dot8(xa, w3, s.a3);
-        s.b3 = dot8(xb, w3, s.b3);
-    }
-    return s;
-}
+    return add_words(s, a, b, w, (rows_t){4, 8, 12}, 16, depth);
 #endif
-
-/* `w` is the first of 4 rows. */
-static inline sums_t add_rows(sums_t s, const int8_t *a, const int8_t *b, const int8_t *w, rows_t rows, int32_t depth) {
-    const int8_t *second = w + rows.second, *third = w + rows.third, *fourth = w + rows.fourth;
-    for (int32_t k = 0; k < depth; k += 4) {
-        const word8_t xa = load8(a + k), xb = load8(b + k);
-        const word8_t w0 = load8(w + k), w1 = load8(second + k), w2 = load8(third + k), w3 = load8(fourth + k);
-        s.a0 = dot8(xa, w0, s.a0);
-        s.b0 = dot8(xb, w0, s.b0);
-        s.a1 = dot8(xa, w1, s.a1);
-        s.b1 = dot8(xb, w1, s.b1);
-        s.a2 = dot8(xa, w2, s.a2);
-        s.b2 = dot8(xb, w2, s.b2);
-        s.a3 = dot8(xa, w3, s.a3);
-        s.b3 = dot8(xb, w3, s.b3);
-    }
-    return s;
 }
 
 static inline sums_t add_rows_unsigned(sums_t s, const uint8_t *a, const uint8_t *b, const int8_t *w, rows_t rows,

@@ -15,7 +15,8 @@ static inline int16_t score_of(ratio_t ratio, int32_t sum) {
 }
 
 /* Of `count` keys, 1 or more. */
-static inline void store(int16_t *scores, int32_t count, ratio_t ratio, int32_t s0, int32_t s1, int32_t s2, int32_t s3) {
+static inline void store(int16_t *scores, int32_t count, ratio_t ratio, int32_t s0, int32_t s1, int32_t s2,
+                         int32_t s3) {
     scores[0] = score_of(ratio, s0);
     if (count >= 4) {
         scores[1] = score_of(ratio, s1);

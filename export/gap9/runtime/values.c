@@ -20,8 +20,8 @@ static inline void keep(int32_t *sums, int32_t s0, int32_t s1, int32_t s2, int32
 
 void values_kernel(const values_tile_t *tile, int core, int cores) {
     const int32_t keys = tile->key_count, depth = tile->depth;
-    /* Reciprocals are below 2^25, as the weights of a row add up to at least 255: there is room to raise them, by 6 bits,
-     * before sums are. Sums too large for that would give more than 8 bits, as reciprocals are at least 2^7. */
+    /* Reciprocals are below 2^25, as the weights of a row add up to at least 255: they can be raised by 6 bits, before
+     * sums are. Sums too large to be raised would give more than 8 bits, as reciprocals are at least 2^7. */
     const int32_t raised = clamp(33 - tile->shift, 0, 6);
     const scaling_t by = scaling_of(tile->shift + raised);
     block_t at = first_block(tile->rows, depth, core, cores);

@@ -49,7 +49,7 @@ class Run:
     """One program on all vectors in one mode.
 
     Attributes:
-        mismatches: elements that differ from the reference, by step; only steps that have any.
+        mismatches: elements that differ from the reference, by step in order; only steps that have any.
         seconds: that it took.
     """
 
@@ -152,7 +152,7 @@ def verify(
             say("rv32: counting instructions")
             instructions = check.instructions(binary)
         one_by_one = sum(instructions.values()) > _MANY_INSTRUCTIONS
-        runs += [check.run(target, binary, *mode, one_by_one) for mode in modes[target]]
+        runs += [check.run_all(target, binary, *mode, one_by_one) for mode in modes[target]]
     return Verification(
         vectors=len(vectors),
         steps=len(program.steps),
@@ -195,7 +195,7 @@ class _Check:
     say: Callable[[str], None]
     timeout: float
 
-    def run(self, target: str, binary: Path, dma: str, shuffle: int, one_by_one: bool) -> Run:
+    def run_all(self, target: str, binary: Path, dma: str, shuffle: int, one_by_one: bool) -> Run:
         what = f"{target}, transfers {dma}, order of cores {shuffle}"
         start = time.monotonic()
         mismatches: Counter[str] = Counter()
@@ -206,7 +206,8 @@ class _Check:
             if number is not None:
                 self.say(f"{what}: vector {number + 1} of {len(self.vectors)}")
         self.say(f"{what}: {sum(mismatches.values())} mismatches in {len(self.vectors)} vectors")
-        return Run(target, dma, shuffle, len(self.vectors), dict(mismatches), time.monotonic() - start)
+        ordered = {step.name: mismatches[step.name] for step in self.program.steps if mismatches[step.name]}
+        return Run(target, dma, shuffle, len(self.vectors), ordered, time.monotonic() - start)
 
     def instructions(self, binary: Path) -> dict[str, int]:
         costs = run(binary, self.out, only=0, count=True, timeout=self.timeout).costs

@@ -56,7 +56,10 @@ def windows(tmp_path_factory):
 
 @pytest.fixture
 def without_compiler(monkeypatch):
+    """And without pictures, which take longer than all the rest."""
     monkeypatch.setattr("export.gap9.toolchain.shutil.which", lambda tool: None)
+    for name in ("plot_memory", "plot_cycles"):
+        monkeypatch.setattr(f"export.gap9.report.{name}", lambda path, *what: path.touch())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Latency of the C of GAP9 exports on this machine, one thread, beside onnxruntime in int8 and float32 on the same windows.
+"""Latency of the C of GAP9 exports on this machine, one thread, beside onnxruntime in int8 and float32.
 
     python -m benchmarks.gap9_speed
     python -m benchmarks.gap9_speed --shapes 8x1000 --flags=-march=native --repeats 10

@@ -178,10 +178,9 @@ def _share(items: int, figures: Assumptions) -> int:
 
 
 def _outputs(rows: int, columns: int, figures: Assumptions) -> int:
-    """Outputs of the core that has most blocks of them; those at the edges are smaller."""
+    """Outputs of the core that has most blocks of them; those at the edges are smaller, and take as long."""
     high, wide = _BLOCK
-    blocks = -(-rows // high) * -(-columns // wide)
-    return _share(blocks, figures) * min(rows, high) * min(columns, wide)
+    return _share(-(-rows // high) * -(-columns // wide), figures) * high * wide
 
 
 def _blocks(total: int, block: int) -> Iterator[tuple[int, int]]:

@@ -157,6 +157,16 @@ def test_loading_what_is_being_stored_is_found(exports, tmp_path):
         check(broken, targets=("host",), modes=LATE)
 
 
+def test_parameters_loaded_over_a_tensor_in_use_are_found(exports, tmp_path):
+    made = exports("classification mean")
+    queries, slabs = made.plan.tensors["layers.1.attention.query_key"], dict(made.plan.slabs)
+    norm2 = slabs["layers.1.norm2"]
+    buffer = replace(norm2.buffer, first=queries.last, offset=queries.offset)
+    broken = made.with_plan(tmp_path / "out", slabs=slabs | {"layers.1.norm2": replace(norm2, buffer=buffer)})
+
+    assert _is_caught(broken, "host")
+
+
 def _overlapping(made, out, name, other):
     tensors = dict(made.plan.tensors)
     tensors[name] = replace(tensors[name], offset=tensors[other].offset)
@@ -250,6 +260,17 @@ def test_computing_before_a_transfer_was_waited_for_is_found(exports, tmp_path, 
     assert _is_caught(late, "host")
     assert _is_caught(late, "sanitized")
     assert not _is_caught(late, "host", "early")
+
+
+def test_using_parameters_that_have_not_arrived_is_found(exports, tmp_path):
+    made = exports("classification mean")
+    out = shutil.copytree(made.out, tmp_path / "out")
+    path, wait = out / "src" / "network_run.c", "        wait_until(&loads, step->slab + 1);\n"
+    assert path.read_text().count(wait) == 1
+    path.write_text(path.read_text().replace(wait, ""))
+
+    with pytest.raises(ExportError, match="load from L2 to L1: .* is part of a load from L3 to L2 .* not waited for"):
+        check(replace(made, out=out), targets=("host",), modes=LATE)
 
 
 def test_a_transfer_that_is_never_waited_for_is_found(exports, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,10 +50,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class ShapeCheck:
-    """For inputs of one shape (batch, channels, time): the largest absolute difference of any output, and `relative` of
-    the first one as in `Difference`, over the same standard deviation."""
+    """For inputs of one shape, (batch, channels, time) or that of images: the largest absolute difference of any
+    output, and `relative` of the first one as in `Difference`, over the same standard deviation."""
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     maximum: float
     relative: float
 
@@ -93,9 +94,11 @@ def run_model(model: PreTrainedModel, inputs: Mapping[str, np.ndarray], names: S
 
 
 def inputs_of(session: InferenceSession, values: np.ndarray, patch_size: int) -> dict[str, np.ndarray]:
-    """Inputs of a graph for windows (batch, channels, time): the same half of the tokens is always the one masked."""
-    inputs = {"input_values": values}
-    if any(entry.name == "bool_masked_pos" for entry in session.get_inputs()):
+    """Inputs of a graph for windows (batch, channels, time), or images: the same half of the tokens is always the one
+    masked."""
+    first, *others = (entry.name for entry in session.get_inputs())
+    inputs = {first: values}
+    if "bool_masked_pos" in others:
         batch, channels, samples = values.shape
         tokens = np.random.default_rng(0).random((batch, channels * samples // patch_size))
         inputs["bool_masked_pos"] = tokens < 0.5
@@ -179,7 +182,7 @@ class Comparison:
         runtime: what runs it, in reports.
 
     Attributes:
-        dynamic: axes of the input that may differ from call to call: some of "batch", "channels", "time".
+        dynamic: axes of the input that may differ from call to call: some of "batch", "channels", "time", "images".
         tallies: what `over` has found, by output.
     """
 
@@ -206,19 +209,24 @@ class Comparison:
         return {name: dict(zip(("pytorch", self.runtime), (sums / len(windows)).tolist(), strict=True))}
 
     def shapes(self, values: np.ndarray, batch_sizes: Sequence[int]) -> Iterator[ShapeCheck]:
-        """Checks of inputs made of the first windows, for each batch size, length and number of channels; after `over`,
-        which finds the spread of the output."""
-        for channels in self._channel_counts(values.shape[1]):
-            for samples in self._lengths(values.shape[2]):
-                for batch in batch_sizes:
-                    pairs = self._outputs(_tiled(values, (batch, channels, samples)))
-                    differences = [np.abs(a - b) for a, b in pairs]
-                    error = float(np.sqrt(np.square(differences[0], dtype=np.float64).mean()))
-                    yield ShapeCheck(
-                        (batch, channels, samples),
-                        maximum=max(float(difference.max()) for difference in differences),
-                        relative=error / self.tallies[self.names[0]].spread,
-                    )
+        """Checks of inputs made of the first windows, for each batch size, length and number of channels or images;
+        after `over`, which finds the spread of the output."""
+        for window in self._windows(values.shape[1:]):
+            for batch in batch_sizes:
+                pairs = self._outputs(_tiled(values, (batch, *window)))
+                differences = [np.abs(a - b) for a, b in pairs]
+                error = float(np.sqrt(np.square(differences[0], dtype=np.float64).mean()))
+                yield ShapeCheck(
+                    (batch, *window),
+                    maximum=max(float(difference.max()) for difference in differences),
+                    relative=error / self.tallies[self.names[0]].spread,
+                )
+
+    def _windows(self, window: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Shapes to check, for windows of one shape."""
+        if len(window) == 2:
+            return list(itertools.product(self._channel_counts(window[0]), self._lengths(window[1])))
+        return [(count, *window[1:]) for count in sorted({1, window[0]})] if "images" in self.dynamic else [window]
 
     def _channel_counts(self, channels: int) -> list[int]:
         return sorted({max(channels // 2, 1), channels, channels + 1}) if "channels" in self.dynamic else [channels]
@@ -272,8 +280,8 @@ def _score(output: np.ndarray, labels: np.ndarray) -> float:
     return float(np.abs(output.astype(np.float64) - labels).mean(axis=(1, 2)).sum())
 
 
-def _tiled(values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def _tiled(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Windows repeated and cut to a shape."""
-    repeats = [-(-wanted // length) for wanted, length in zip(shape, values.shape, strict=True)]
     values = values[: shape[0]]
-    return np.tile(values, repeats)[: shape[0], : shape[1], : shape[2]]
+    repeats = [-(-wanted // length) for wanted, length in zip(shape, values.shape, strict=True)]
+    return np.tile(values, repeats)[tuple(map(slice, shape))]

@@ -57,7 +57,7 @@ class Measurement:
         peak_memory: bytes of a process that imports what it needs, loads the model and runs one window; "pytorch"
             with transformers (for models of this package), "onnx" with onnxruntime alone. Empty where the system does
             not tell.
-        window: (channels, time) of the windows.
+        window: shape of an input without the batch, (channels, time) or that of images.
         threads: of both runtimes.
         environment: processor and versions.
     """
@@ -65,7 +65,7 @@ class Measurement:
     bytes: dict[str, int]
     latencies: tuple[Latency, ...]
     peak_memory: dict[str, int]
-    window: tuple[int, int]
+    window: tuple[int, ...]
     threads: int
     environment: dict[str, str]
 
@@ -77,7 +77,7 @@ class Measurement:
 def measure(
     model: PreTrainedModel,
     path: str | os.PathLike,
-    window: tuple[int, int],
+    window: tuple[int, ...],
     others: Mapping[str, onnx.ModelProto | str | os.PathLike] | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Measurement:
@@ -86,7 +86,7 @@ def measure(
     Args:
         model: on the CPU; run as it is, in eager mode.
         path: of the ONNX file.
-        window: (channels, time) to measure with.
+        window: shape of an input without the batch to measure with, (channels, time) or that of images.
         others: further graphs of the model to time beside, by name: the one in float32, say.
         batch_sizes: ascending; where the graph has a fixed one, only that is measured. Those are left out of which one
             call would take longer than `LONGEST`.
@@ -123,7 +123,7 @@ def measure_session(
     runtime: str,
     session: Any,
     path: str | os.PathLike,
-    window: tuple[int, int],
+    window: tuple[int, ...],
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Measurement:
     """As `measure`, of a graph that another runtime has opened; without memory, of which a process of Python says
@@ -172,7 +172,7 @@ def interleaved(
 
 
 def _latencies(
-    model: PreTrainedModel, sessions: Mapping[str, Any], batch_sizes: Sequence[int], window: tuple[int, int]
+    model: PreTrainedModel, sessions: Mapping[str, Any], batch_sizes: Sequence[int], window: tuple[int, ...]
 ) -> Iterator[Latency]:
     latency = None
     for batch in batch_sizes:
@@ -181,7 +181,7 @@ def _latencies(
             yield latency
 
 
-def _latency(model: PreTrainedModel, sessions: Mapping[str, Any], shape: tuple[int, int, int]) -> Latency:
+def _latency(model: PreTrainedModel, sessions: Mapping[str, Any], shape: tuple[int, ...]) -> Latency:
     session = next(iter(sessions.values()))
     inputs = _inputs(model, session, shape)
     names = [output.name for output in session.get_outputs()]
@@ -198,7 +198,7 @@ def _latency(model: PreTrainedModel, sessions: Mapping[str, Any], shape: tuple[i
     )
 
 
-def _inputs(model: PreTrainedModel, session: Any, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+def _inputs(model: PreTrainedModel, session: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return inputs_of(session, values, getattr(model.config, "patch_size", 1))
 

@@ -233,13 +233,14 @@ def batches_of(
         ExportError: windows of another shape than the graph takes, or none.
     """
     axes = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
-    fits = windows.ndim == 3 and all(want in (0, have) for have, want in zip(windows.shape[1:], axes[1:], strict=True))
+    fits = len(windows.shape) == len(axes) and all(
+        want in (0, have) for have, want in zip(windows.shape[1:], axes[1:], strict=True)
+    )
     size = axes[0] or min(batch_size, len(windows))
     if not fits or not 0 < size <= len(windows):
-        channels, time = axes[1] or "channels", axes[2] or "time"
-        raise ExportError(
-            f"windows: must be (windows, {channels}, {time}), at least {axes[0] or 1}, got {windows.shape}"
-        )
+        names = [dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim]
+        wanted = ", ".join(str(size or name) for size, name in zip(axes[1:], names[1:], strict=True))
+        raise ExportError(f"windows: must be (windows, {wanted}), at least {axes[0] or 1}, got {windows.shape}")
     reconstructed = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value  # samples of a patch
     stop = len(windows) // axes[0] * axes[0] if axes[0] else len(windows)
     for start in range(0, stop, size):

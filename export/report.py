@@ -145,7 +145,9 @@ def _scores(verification: Mapping[str, Any]) -> list[str]:
 
 def _shapes(verification: Mapping[str, Any]) -> str:
     rows = [(" x ".join(map(str, check["shape"])), f"{check['maximum']:.2g}") for check in verification["shapes"]]
-    return markdown_table(("Batch x channels x time", "Largest difference"), rows)
+    images = any(len(check["shape"]) > 3 for check in verification["shapes"])
+    header = "Batch x images x RGB x pixels" if images else "Batch x channels x time"
+    return markdown_table((header, "Largest difference"), rows)
 
 
 def _cost(measurement: Mapping[str, Any]) -> str:
@@ -166,9 +168,14 @@ _TITLES = {"pytorch": "PyTorch, eager", **RUNTIMES, "onnx fp32": "ONNX, float32"
 
 def _conditions(measurement: Mapping[str, Any]) -> str:
     versions = [f"{name} {found}" for name, found in measurement["environment"].items() if name != "processor"]
-    channels, samples = measurement["window"]
+    window = measurement["window"]
+    inputs = (
+        f"Windows of {window[0]} channels x {window[1]} samples"
+        if len(window) == 2
+        else f"Inputs of {' x '.join(map(str, window))}"
+    )
     text = (
-        f"(x): times as fast as PyTorch. Windows of {channels} channels x {samples} samples, "
+        f"(x): times as fast as PyTorch. {inputs}, "
         f"{measurement['threads']} thread(s), {measurement['environment']['processor']}, {', '.join(versions)}; calls "
         "of all runtimes alternate."
     )

@@ -6,6 +6,7 @@ verification.to_dict()                                                     # for
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 3, 32)
 _SAMPLES_AT_ONCE = 200_000  # of a channel: long windows go through in smaller batches
+_IMAGES_AT_ONCE = 32
 _ANOTHER_OUTPUT = 0.5  # what differs by so much of its spread does so for more than rounding
 
 
@@ -68,7 +70,7 @@ class Verification:
 
     Attributes:
         dtype: "fp32", "fp16" or "int8", of the graph.
-        source, windows: what it was verified on.
+        source, windows: what it was verified on, and how many.
         outputs: the differences over all windows, by output.
         shapes: those at other batch sizes, lengths and numbers of channels.
         scores: {"accuracy": {"pytorch": .., "onnx": ..}} (or another runtime) where windows have
@@ -136,19 +138,32 @@ def verify_session(
     tolerance = tolerance or TOLERANCES[dtype]
     comparison = Comparison(model, session, runtime)
     axes = comparison.dynamic
-    batch = min(max(batch_sizes), max(_SAMPLES_AT_ONCE // windows.values.shape[2], 1)) if "batch" in axes else 1
-    scores = comparison.over(windows, batch)
+    shape = windows.values.shape
+    sizes = _sizes(shape, batch_sizes) if "batch" in axes else (1,)
+    scores = comparison.over(windows, _at_once(shape, sizes))
     verification = Verification(
         dtype=dtype,
         source=windows.source,
         windows=len(windows),
         outputs={name: tally.difference() for name, tally in comparison.tallies.items()},
-        shapes=tuple(comparison.shapes(windows.values, batch_sizes if "batch" in axes else (1,))),
+        shapes=tuple(comparison.shapes(windows.values, sizes)),
         scores=scores,
         tolerance=tolerance,
     )
     _check(verification, comparison.tallies)
     return verification
+
+
+def _sizes(shape: tuple[int, ...], batch_sizes: Sequence[int]) -> Sequence[int]:
+    """Batches to check, of windows of a shape (windows, ...): of several images each, not all of them."""
+    if len(shape) == 3:
+        return batch_sizes
+    return [size for size in batch_sizes if size * math.prod(shape[1:-3]) <= _IMAGES_AT_ONCE] or [1]
+
+
+def _at_once(shape: tuple[int, ...], sizes: Sequence[int]) -> int:
+    """Windows that go through together, where all are compared."""
+    return min(max(sizes), max(_SAMPLES_AT_ONCE // shape[2], 1)) if len(shape) == 3 else max(sizes)
 
 
 def _check(verification: Verification, tallies: Mapping[str, Tally]) -> None:
@@ -165,15 +180,15 @@ def _check(verification: Verification, tallies: Mapping[str, Tally]) -> None:
         for check in verification.shapes:
             if not check.maximum <= limit:
                 raise VerificationError(
-                    f"differs from PyTorch by up to {check.maximum:.2g}, more than {limit:.2g}, for inputs of shape "
-                    f"(batch, channels, time) = {check.shape}"
+                    f"differs from PyTorch by up to {check.maximum:.2g}, more than {limit:.2g}, for inputs "
+                    f"{_told(check.shape)}"
                 )
     name, first = next(iter(verification.outputs.items()))
     for check in verification.shapes:
         if tolerance != Tolerance() and check.relative > _ANOTHER_OUTPUT:
             raise VerificationError(
                 f"{name}: differs from PyTorch by {check.relative:.0%} of the output's standard deviation, for inputs "
-                f"of shape (batch, channels, time) = {check.shape}"
+                f"{_told(check.shape)}"
             )
     if first.agreement is not None and tolerance.agreement is not None and first.agreement < tolerance.agreement:
         raise VerificationError(
@@ -187,3 +202,7 @@ def _check(verification: Verification, tallies: Mapping[str, Tally]) -> None:
             f"deviation, more than {tolerance.relative:.2%}: keep more layers in float, calibrate on more windows, or "
             "fine-tune with quantization in mind"
         )
+
+
+def _told(shape: tuple[int, ...]) -> str:
+    return f"of shape (batch, channels, time) = {shape}" if len(shape) == 3 else f"of shape {shape}"

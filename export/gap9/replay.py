@@ -10,6 +10,7 @@ from export.gap9.check_regions import demand
 from export.gap9.schedule import Region
 
 LARGEST_COPY = 65_535
+LARGEST_STRIDE = 65_535
 MOST_UNDER_WAY = 16
 MOST_PARTS = 3
 """Parts of one transfer that the executors have room for (`TRANSFER_PARTS` of runtime/transfer.h)."""
@@ -94,6 +95,8 @@ class Replay:
                 marks[begin:], (part_rows, part_size), (stride * marks.itemsize, marks.itemsize)
             )
             place += 1
+        near = rows == 1 or row_size == stride or stride <= LARGEST_STRIDE
+        demand(near, f"{self._step}: rows of {region} are {stride} bytes apart, {LARGEST_STRIDE} at most")
         self._under_way[region] = len(parts)
         self.count += len(parts)
         total = sum(self._under_way.values())

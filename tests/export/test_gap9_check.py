@@ -312,6 +312,7 @@ def test_large_transfers_are_split(replay):
         (("tile0", "tensor", -1, 1, 2, 2), "of tensor are moved"),
         (("tile0", "tensor", 0, 2, 8, 4), "2 rows of 8"),
         (("tile0", "tensor", 0, 0, 8, 8), "0 rows of 8"),
+        (("tile0", "tensor", 0, 2, 8, 65_536), "rows of tile0 are 65536 bytes apart"),
     ],
 )
 def test_transfers_that_are_not_legal(replay, transfer, match):

@@ -270,6 +270,9 @@ def test_program_of_the_board(regression):
     done = make(regression.out, "check-board", WARNINGS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "mismatches: 0"
+    printed = (regression.out / "build" / "check-board.txt").read_text().splitlines()
+    assert printed[0] == "one inference: 0 cycles at 370 MHz"
+    assert sum(" cycles" in line for line in printed[1:]) == len(regression.vectors) * len(regression.steps())
 
 
 def test_missing_tools_are_told_with_their_packages(regression):

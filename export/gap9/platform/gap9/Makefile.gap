@@ -2,7 +2,7 @@
 #   make -f platform/gap9/Makefile.gap clean all run
 APP = tinymyo
 APP_SRCS = platform/gap9/main.c $(wildcard src/*.c)
-APP_CFLAGS = -O3 -DGAP9 -std=c99 -Isrc
+APP_CFLAGS = -O3 -DGAP9 -Isrc
 READFS_FILES = $(CURDIR)/weights.bin $(CURDIR)/test_vectors/vectors.bin
 
 include $(RULES_DIR)/pmsis_rules.mk

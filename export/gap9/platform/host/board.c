@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "bsp/bsp.h"
+#include "bsp/fs/readfs.h"
 #include "shim_internal.h"
 
 #define RAM_SIZE (32u * 1024 * 1024)
@@ -16,6 +17,11 @@ void pi_open_from_conf(struct pi_device *device, void *conf) {
 
 void pmsis_exit(int code) {
     exit(code);
+}
+
+int pi_freq_set(pi_freq_domain_e domain, uint32_t hertz) {
+    (void)domain, (void)hertz;
+    return 0;
 }
 
 void pi_default_ram_conf_init(struct pi_default_ram_conf *conf) {

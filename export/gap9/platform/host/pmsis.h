@@ -59,6 +59,11 @@ void pi_cl_dma_memcpy(pi_cl_dma_copy_t *copy);
 void pi_cl_dma_memcpy_2d(pi_cl_dma_copy_t *copy);
 void pi_cl_dma_wait(void *copy);
 
+/* Clocks, in Hz. */
+typedef enum { PI_FREQ_DOMAIN_FC = 0, PI_FREQ_DOMAIN_CL = 1, PI_FREQ_DOMAIN_PERIPH = 2 } pi_freq_domain_e;
+
+int pi_freq_set(pi_freq_domain_e domain, uint32_t hertz);
+
 /* Cycles. */
 enum { PI_PERF_CYCLES = 0 };
 

@@ -12,10 +12,6 @@ struct pi_fs_conf {
     struct pi_device *flash;
 };
 
-struct pi_readfs_conf {
-    struct pi_fs_conf fs;
-};
-
 typedef struct {
     uint32_t size;
     void *data;
@@ -23,7 +19,6 @@ typedef struct {
 
 void pi_default_flash_conf_init(struct pi_default_flash_conf *conf);
 int pi_flash_open(struct pi_device *device);
-void pi_readfs_conf_init(struct pi_readfs_conf *conf);
 int pi_fs_mount(struct pi_device *device);
 pi_fs_file_t *pi_fs_open(struct pi_device *device, const char *name, int flags);
 int pi_fs_read(pi_fs_file_t *file, void *data, int size);

@@ -62,14 +62,18 @@ class Busy:
 
 def busy_cycles(step: Step, program: Program, plan: StepPlan, figures: Assumptions) -> Busy:
     """What a step takes, as a plan cuts it: of every tile the longer of computing it and of moving others meanwhile."""
+    # The residual stream of the next tile goes to where the last one is stored from, so that its store is waited for.
+    waited = plan.transfers.written if isinstance(step, Linear) and step.residual else 0
     tiles = tiles_of(step, program, plan, figures)
     count = sum(tile.count for tile in tiles)
     sections = sum(tile.count * tile.sections for tile in tiles)
-    moves = (plan.transfers.read + plan.transfers.written) / figures.dma_bytes / count
-    beside = moves * (count - 1) / count  # on average; the first load and the last store run beside nothing
+    moves, stores = (
+        size / figures.dma_bytes / count for size in (plan.transfers.read + plan.transfers.written, waited)
+    )
+    beside = (moves - stores) * (count - 1) / count  # on average; the first load and the last store run beside nothing
     return Busy(
         compute=sum(tile.count * tile.cycles for tile in tiles),
-        dma=moves + sum(tile.count * max(0.0, beside - tile.cycles) for tile in tiles),
+        dma=moves + stores * (count - 1) + sum(tile.count * max(0.0, beside - tile.cycles) for tile in tiles),
         overhead=sections * figures.section + plan.transfers.count * figures.dma_setup,
     )
 

@@ -108,6 +108,15 @@ def test_transfers_hide_behind_computing_but_for_both_ends():
     assert slow.dma == 25_000 + 4 * (18_750 - 16_384)
 
 
+def test_stores_of_a_residual_stream_are_waited_for():
+    program = program_of(linear("a", residual=True), rows=256)  # four tiles
+    cost = model_cost(program, plan_of(program, read=24_000, written=8_000), FIGURES).steps[0]
+    assert cost.dma == 32_000 / 4 / 4 + 3 * 8_000 / 4 / 4  # both ends, and the stores but the last
+    slow = model_cost(program, plan_of(program, read=600_000, written=200_000), FIGURES).steps[0]
+    # 50,000 at the ends, three more stores of 12,500, and loads of 28,125 beside what each tile computes.
+    assert slow.dma == 50_000 + 3 * 12_500 + 4 * (28_125 - slow.compute / 4)
+
+
 def test_a_step_of_one_tile_hides_nothing():
     program = program_of(linear("a"))
     assert model_cost(program, plan_of(program, read=400), FIGURES).steps[0].dma == 100
@@ -202,6 +211,9 @@ def test_sensitivity_is_about_the_same_program():
     memory = [rows[f"external RAM at {rate} MB/s"]["seconds"] for rate in (100, 150, 200)]
     assert memory == sorted(memory, reverse=True) and memory[0] > memory[2]
     assert rows["matrix products 20 % slower"]["cycles"] > rows["as assumed"]["cycles"]
+    power = rows["power 30 % higher, as more of each core works"]
+    assert power["cycles"] == rows["as assumed"]["cycles"]
+    assert power["energy_mj"] == pytest.approx(1.3 * rows["as assumed"]["energy_mj"])
 
 
 def test_every_figure_says_where_it_comes_from():

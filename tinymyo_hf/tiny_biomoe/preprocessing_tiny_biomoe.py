@@ -1,0 +1,259 @@
+"""From windows of biosignals to the images that a Tiny-BioMoE sees.
+
+The windows (channels, time) are what a `TinyMyoPreprocessing` makes of recordings: filtered, normalised, cut. The
+settings are saved beside it. It needs numpy and scipy only: the image processor is this and what the library wants of
+one.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .rendering_tiny_biomoe import Renderer, Scalogram, SpectrogramAmplitude, SpectrogramPhase, Waveform
+
+logger = logging.getLogger(__name__)
+
+REPRESENTATIONS = ("waveform", "spectrogram_amplitude", "spectrogram_phase", "scalogram")
+CHANNELS_AS = ("images", "strips")
+LEAST_STRIP = 4
+"""Rows of a strip, below which nothing can be told in it."""
+
+LIBRARY_FIELDS = {"image_processor_type", "feature_extractor_type", "processor_class", "auto_map"}
+"""What is saved beside the fields of the preprocessing: the library's."""
+
+
+class BiosignalImageError(ValueError):
+    """Windows or a setting that no image can be made of; the message names the place and the fix."""
+
+
+@dataclass(eq=False)
+class BiosignalImages:
+    """Draws windows of biosignals as images for Tiny-BioMoE.
+
+    How the authors of Tiny-BioMoE rendered their signals is not published; these images are this package's own choice,
+    described in `rendering_tiny_biomoe`.
+
+    Args:
+        representations: what is drawn of a window, in this order: "waveform", "spectrogram_amplitude",
+            "spectrogram_phase", "scalogram".
+        sampling_rate: Hz of the windows.
+        image_size: pixels, height and width; the model takes 224.
+        channels_as: "images" draws every channel by itself: channels x representations images of a window, those of the
+            first channel first. "strips" draws the channels one under another, the first on top, in strips of
+            image_size // channels rows: one image per representation, and that much less work for the model.
+        waveform_range: the value at the upper edge of a waveform, its negative at the lower one; of z-scored signals,
+            standard deviations of the recording. A fixed range keeps weak and strong contractions apart, which tells
+            gestures; None takes the largest magnitude of each channel in each window.
+        line_thickness: pixels of the waveform's line.
+        frequency_range: Hz at the lower and the upper edge of spectrograms (rows at equal distances) and scalograms
+            (equal ratios).
+        level_range: dB that are black and white; 0 dB is a sine whose amplitude is 1, a standard deviation say.
+        stft_window: samples of the Hann window of spectrograms.
+        stft_hop: samples from one of these windows to the next.
+        scalogram_wavelet: radians per standard deviation of the Morlet wavelet's envelope: larger separates frequencies
+            better, smaller separates times better.
+
+    Raises:
+        BiosignalImageError: (a ValueError) at construction for fields that cannot be so, later for windows that cannot
+            be drawn; the message names the field or the sample, and the fix.
+    """
+
+    representations: Sequence[str] = ("waveform",)
+    sampling_rate: float = 200.0
+    image_size: int = 224
+    channels_as: str = "images"
+    waveform_range: float | None = 4.0
+    line_thickness: float = 2.0
+    frequency_range: Sequence[float] = (10.0, 100.0)
+    level_range: Sequence[float] = (-30.0, 10.0)
+    stft_window: int = 40
+    stft_hop: int = 4
+    scalogram_wavelet: float = 6.0
+
+    def __post_init__(self) -> None:
+        for field in ("sampling_rate", "line_thickness", "scalogram_wavelet"):
+            setattr(self, field, _positive(field, getattr(self, field)))
+        if self.waveform_range is not None:
+            self.waveform_range = _positive("waveform_range", self.waveform_range)
+        for field, least in (("image_size", 2 * LEAST_STRIP), ("stft_window", 4), ("stft_hop", 1)):
+            setattr(self, field, _whole(field, getattr(self, field), least))
+        # Lists, not tuples: what was constructed then equals what is read back from JSON.
+        self.frequency_range = _interval("frequency_range", self.frequency_range, "Hz")
+        self.level_range = _interval("level_range", self.level_range, "dB")
+        if self.frequency_range[0] <= 0 or self.frequency_range[1] > self.sampling_rate / 2:
+            raise BiosignalImageError(
+                f"frequency_range={self.frequency_range}: must lie above 0 and up to {self.sampling_rate / 2:g} Hz, "
+                f"half of sampling_rate={self.sampling_rate:g}"
+            )
+        if self.channels_as not in CHANNELS_AS:
+            raise BiosignalImageError(f"channels_as={self.channels_as!r}: unknown; use one of {', '.join(CHANNELS_AS)}")
+        self._check_representations()
+
+    def _check_representations(self) -> None:
+        names = self.representations
+        if not isinstance(names, (list, tuple)) or not names:
+            raise BiosignalImageError(f"representations={names!r}: give a list of some of {', '.join(REPRESENTATIONS)}")
+        self.representations = list(names)
+        for name in names:
+            if name not in REPRESENTATIONS:
+                raise BiosignalImageError(f"representations: {name!r} is unknown; use {', '.join(REPRESENTATIONS)}")
+            if names.count(name) > 1:
+                raise BiosignalImageError(f"representations: {name!r} is there twice; remove one")
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """The drawing that was saved, the entries of the library left out.
+
+        Raises:
+            BiosignalImageError: a field that does not exist or cannot be so.
+        """
+        own = {name: value for name, value in saved.items() if name not in LIBRARY_FIELDS}
+        cls.check_names(own)
+        return cls(**own)
+
+    @classmethod
+    def check_names(cls, names: Collection[str]) -> None:
+        """Raise `BiosignalImageError` for what is not the name of a field."""
+        unknown = sorted(set(names) - {field.name for field in fields(BiosignalImages)})
+        if unknown:
+            raise BiosignalImageError(f"unknown field {unknown[0]!r} of {cls.__name__}; correct its name or remove it")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by their names, as `from_dict` and JSON take them."""
+        return copy.deepcopy(vars(self))
+
+    def replace(self, **fields: Any) -> Self:
+        """The same with other values of some fields."""
+        return type(self)(**{**self.to_dict(), **fields})
+
+    @property
+    def least_samples(self) -> int:
+        """Samples of the shortest window that can be drawn in all the representations."""
+        return max(renderer.least_samples for renderer in self.renderers().values())
+
+    def num_images(self, channels: int) -> int:
+        """Images of one window of so many channels: `config.num_images` of a model that takes them together."""
+        return len(self.representations) * (1 if self.channels_as == "strips" else channels)
+
+    def images(self, windows: ArrayLike, sampling_rate: float | None = None, name: str = "windows") -> np.ndarray:
+        """Draw windows.
+
+        Args:
+            windows: (batch, channels, time), preprocessed.
+            sampling_rate: Hz of the windows; None assumes `self.sampling_rate`, with a warning.
+            name: what to call the windows in error messages.
+
+        Returns:
+            float32 (batch, images, 3, image_size, image_size) in [0, 1]; the images by channel, then representation.
+            Each depends on its window alone: the same window gives the same image, whatever else is in the batch.
+
+        Raises:
+            BiosignalImageError: another shape or rate, NaN or infinite values, windows too short for a representation.
+        """
+        self._check_rate(sampling_rate, name)
+        windows = self._checked(windows, name)
+        batch, channels, samples = windows.shape
+        size, renderers = self.image_size, list(self.renderers().values())
+        height = size // channels if self.channels_as == "strips" else size
+        drawn = np.empty((batch, channels, len(renderers), 3, height, size), np.float32)
+        by_signal = drawn.reshape(-1, *drawn.shape[2:])
+        # One by one: a drawing and its intermediate steps stay in the processor's cache, and do not depend on a batch.
+        for signal, of_signal in zip(windows.reshape(-1, 1, samples), by_signal, strict=True):
+            for renderer, image in zip(renderers, of_signal, strict=True):
+                image[:] = renderer(signal, height, size)[0]
+        if self.channels_as == "images":
+            return drawn.reshape(batch, channels * len(renderers), 3, size, size)
+        images = np.zeros((batch, len(renderers), 3, size, size), np.float32)
+        rows = images[..., : channels * height, :].reshape(batch, len(renderers), 3, channels, height, size)
+        rows[:] = drawn.transpose(0, 2, 3, 1, 4, 5)
+        images[..., : channels * height, :] = rows.reshape(batch, len(renderers), 3, channels * height, size)
+        return images
+
+    def renderers(self) -> dict[str, Renderer]:
+        """How each representation is drawn, in their order."""
+        time_frequency = (self.sampling_rate, tuple(self.frequency_range), tuple(self.level_range))
+        known = {
+            "waveform": Waveform(self.waveform_range, self.line_thickness),
+            "spectrogram_amplitude": SpectrogramAmplitude(*time_frequency, self.stft_window, self.stft_hop),
+            "spectrogram_phase": SpectrogramPhase(*time_frequency, self.stft_window, self.stft_hop),
+            "scalogram": Scalogram(*time_frequency, self.scalogram_wavelet),
+        }
+        return {name: known[name] for name in self.representations}
+
+    def _check_rate(self, sampling_rate: float | None, name: str) -> None:
+        if sampling_rate is None:
+            logger.warning(
+                f"{name}: no sampling_rate was given; {self.sampling_rate:g} Hz is assumed. Pass sampling_rate: a "
+                "wrong assumption gives wrong results without an error."
+            )
+        elif not math.isclose(_positive(f"{name}: sampling_rate", sampling_rate), self.sampling_rate, rel_tol=1e-6):
+            raise BiosignalImageError(
+                f"{name}: sampled at {sampling_rate:g} Hz, but the images were made for {self.sampling_rate:g} Hz; "
+                "resample the recordings, which the feature extractor does, or set sampling_rate"
+            )
+
+    def _checked(self, windows: ArrayLike, name: str) -> np.ndarray:
+        """The windows as finite float32 (batch, channels, time) that can be drawn."""
+        try:
+            x = np.asarray(windows)
+        except (TypeError, ValueError) as error:
+            raise BiosignalImageError(
+                f"{name}: not all of one shape ({error}); give (batch, channels, time)"
+            ) from error
+        if x.dtype.kind not in "fiub" or x.ndim != 3 or 0 in x.shape:
+            raise BiosignalImageError(
+                f"{name}: expected numbers (batch, channels, time), got {x.dtype} of shape {x.shape}"
+            )
+        if self.channels_as == "strips" and x.shape[1] > self.image_size // LEAST_STRIP:
+            raise BiosignalImageError(
+                f"{name}: {x.shape[1]} channels leave strips of less than {LEAST_STRIP} of the {self.image_size} rows; "
+                'set channels_as="images"'
+            )
+        for of, renderer in self.renderers().items():
+            if x.shape[2] < renderer.least_samples:
+                raise BiosignalImageError(
+                    f"{name}: {x.shape[2]} samples, but the {of} needs at least {renderer.least_samples} "
+                    f"({renderer.limit}); use longer windows"
+                )
+        with np.errstate(over="ignore"):
+            x = np.ascontiguousarray(x, dtype=np.float32)
+        bad = np.argwhere(~np.isfinite(x)) if not np.isfinite(x).all() else []
+        if len(bad):
+            raise BiosignalImageError(
+                f"{name}: {len(bad)} samples are NaN or infinite, the first of them sample {bad[0][2]} of channel "
+                f"{bad[0][1]} of window {bad[0][0]}; leave such windows out, or fill the gaps before filtering (max_gap)"
+            )
+        return x
+
+
+def _positive(field: str, value: Any) -> float:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+        raise BiosignalImageError(f"{field}={value!r}: must be a positive number")
+    return float(value)
+
+
+def _whole(field: str, value: Any, least: int) -> int:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise BiosignalImageError(f"{field}={value!r}: must be a whole number of at least {least}")
+    return value
+
+
+def _interval(field: str, value: Any, unit: str) -> list[float]:
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise BiosignalImageError(f"{field}={value!r}: give the lower and the upper end in {unit}")
+    return [low, high]
+
+
+__all__ = ["BiosignalImageError", "BiosignalImages"]

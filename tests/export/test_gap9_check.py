@@ -149,6 +149,10 @@ def test_parameters_that_are_missing(program, plan):
     refused(program, replace(plan, slabs=slabs), r"slabs: .*layers\.1\.mlp\.fc1")
 
 
+def test_parameters_in_another_order_than_steps(program, plan):
+    refused(program, replace(plan, slabs=dict(reversed(plan.slabs.items()))), "slabs: not in the order of the steps")
+
+
 def test_sections_that_do_not_fit(program, plan):
     sections = plan.slabs[MLP].sections
     table, end = sections["table"], plan.slabs[MLP].buffer.size

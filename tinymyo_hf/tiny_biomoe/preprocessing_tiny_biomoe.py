@@ -1,48 +1,43 @@
-"""From windows of biosignals to the images that a Tiny-BioMoE sees.
+"""Preprocessing of Tiny-BioMoE: recordings to windows as TinyMyo has them, windows to images.
 
-The windows (channels, time) are what a `TinyMyoPreprocessing` makes of recordings: filtered, normalised, cut. The
-settings are saved beside it. It needs numpy and scipy only: the image processor is this and what the library wants of
-one.
+Raw recording (channels, time) -> filters, normalisation, windows (`TinyMyoPreprocessing`) -> images (`images`). The
+settings of all of it are saved in one `preprocessor_config.json`. It needs numpy and scipy only: the image processor is
+this and what the library wants of one.
+
+The filters are imported from the package by their full name, as code that travels with a checkpoint cannot import from
+a neighbouring folder. Where the package is not installed, `rendering_tiny_biomoe.py` alone still draws windows.
 """
 
-import copy
-import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .rendering_tiny_biomoe import Renderer, Scalogram, SpectrogramAmplitude, SpectrogramPhase, Waveform
+from tinymyo_hf.tinymyo.preprocessing_tinymyo import TinyMyoPreprocessing
+from tinymyo_hf.tinymyo.signal_tinymyo import SignalError
 
-logger = logging.getLogger(__name__)
+from .rendering_tiny_biomoe import Renderer, Scalogram, SpectrogramAmplitude, SpectrogramPhase, Waveform
 
 REPRESENTATIONS = ("waveform", "spectrogram_amplitude", "spectrogram_phase", "scalogram")
 CHANNELS_AS = ("images", "strips")
 LEAST_STRIP = 4
 """Rows of a strip, below which nothing can be told in it."""
 
-LIBRARY_FIELDS = {"image_processor_type", "feature_extractor_type", "processor_class", "auto_map"}
-"""What is saved beside the fields of the preprocessing: the library's."""
-
-
-class BiosignalImageError(ValueError):
-    """Windows or a setting that no image can be made of; the message names the place and the fix."""
-
 
 @dataclass(eq=False)
-class BiosignalImages:
-    """Draws windows of biosignals as images for Tiny-BioMoE.
+class BiosignalImagePreprocessing(TinyMyoPreprocessing):
+    """Filters, normalises and cuts biosignals, and draws the windows as images for Tiny-BioMoE.
 
     How the authors of Tiny-BioMoE rendered their signals is not published; these images are this package's own choice,
     described in `rendering_tiny_biomoe`.
 
-    Args:
+    Args, beyond those of `TinyMyoPreprocessing`:
+        patch_size: 1, as images know no patches of samples.
         representations: what is drawn of a window, in this order: "waveform", "spectrogram_amplitude",
             "spectrogram_phase", "scalogram".
-        sampling_rate: Hz of the windows.
         image_size: pixels, height and width; the model takes 224.
         channels_as: "images" draws every channel by itself: channels x representations images of a window, those of the
             first channel first. "strips" draws the channels one under another, the first on top, in strips of
@@ -60,12 +55,12 @@ class BiosignalImages:
             better, smaller separates times better.
 
     Raises:
-        BiosignalImageError: (a ValueError) at construction for fields that cannot be so, later for windows that cannot
+        SignalError: (a ValueError) at construction for fields that cannot be so, later for windows that cannot
             be drawn; the message names the field or the sample, and the fix.
     """
 
+    patch_size: int = 1
     representations: Sequence[str] = ("waveform",)
-    sampling_rate: float = 200.0
     image_size: int = 224
     channels_as: str = "images"
     waveform_range: float | None = 4.0
@@ -77,7 +72,7 @@ class BiosignalImages:
     scalogram_wavelet: float = 6.0
 
     def __post_init__(self) -> None:
-        for field in ("sampling_rate", "line_thickness", "scalogram_wavelet"):
+        for field in ("line_thickness", "scalogram_wavelet"):
             setattr(self, field, _positive(field, getattr(self, field)))
         if self.waveform_range is not None:
             self.waveform_range = _positive("waveform_range", self.waveform_range)
@@ -86,67 +81,46 @@ class BiosignalImages:
         # Lists, not tuples: what was constructed then equals what is read back from JSON.
         self.frequency_range = _interval("frequency_range", self.frequency_range, "Hz")
         self.level_range = _interval("level_range", self.level_range, "dB")
+        self.representations = _known_representations(self.representations)
+        if self.channels_as not in CHANNELS_AS:
+            raise SignalError(f"channels_as={self.channels_as!r}: unknown; use one of {', '.join(CHANNELS_AS)}")
+        super().__post_init__()
+
+    def _check_fields(self) -> None:
+        super()._check_fields()
         if self.frequency_range[0] <= 0 or self.frequency_range[1] > self.sampling_rate / 2:
-            raise BiosignalImageError(
+            raise SignalError(
                 f"frequency_range={self.frequency_range}: must lie above 0 and up to {self.sampling_rate / 2:g} Hz, "
                 f"half of sampling_rate={self.sampling_rate:g}"
             )
-        if self.channels_as not in CHANNELS_AS:
-            raise BiosignalImageError(f"channels_as={self.channels_as!r}: unknown; use one of {', '.join(CHANNELS_AS)}")
-        self._check_representations()
-
-    def _check_representations(self) -> None:
-        names = self.representations
-        if not isinstance(names, (list, tuple)) or not names:
-            raise BiosignalImageError(f"representations={names!r}: give a list of some of {', '.join(REPRESENTATIONS)}")
-        self.representations = list(names)
-        for name in names:
-            if name not in REPRESENTATIONS:
-                raise BiosignalImageError(f"representations: {name!r} is unknown; use {', '.join(REPRESENTATIONS)}")
-            if names.count(name) > 1:
-                raise BiosignalImageError(f"representations: {name!r} is there twice; remove one")
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
-        """The drawing that was saved, the entries of the library left out.
-
-        Raises:
-            BiosignalImageError: a field that does not exist or cannot be so.
-        """
-        own = {name: value for name, value in saved.items() if name not in LIBRARY_FIELDS}
-        cls.check_names(own)
-        return cls(**own)
-
-    @classmethod
-    def check_names(cls, names: Collection[str]) -> None:
-        """Raise `BiosignalImageError` for what is not the name of a field."""
-        unknown = sorted(set(names) - {field.name for field in fields(BiosignalImages)})
-        if unknown:
-            raise BiosignalImageError(f"unknown field {unknown[0]!r} of {cls.__name__}; correct its name or remove it")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by their names, as `from_dict` and JSON take them."""
-        return copy.deepcopy(vars(self))
-
-    def replace(self, **fields: Any) -> Self:
-        """The same with other values of some fields."""
-        return type(self)(**{**self.to_dict(), **fields})
+        self._check_length(self.window_length, "window_length")
 
     @property
     def least_samples(self) -> int:
         """Samples of the shortest window that can be drawn in all the representations."""
         return max(renderer.least_samples for renderer in self.renderers().values())
 
-    def num_images(self, channels: int) -> int:
-        """Images of one window of so many channels: `config.num_images` of a model that takes them together."""
-        return len(self.representations) * (1 if self.channels_as == "strips" else channels)
-
-    def images(self, windows: ArrayLike, sampling_rate: float | None = None, name: str = "windows") -> np.ndarray:
-        """Draw windows.
+    def num_images(self, channels: int | None = None) -> int:
+        """Images of one window: `config.num_images` of a model that takes them together.
 
         Args:
-            windows: (batch, channels, time), preprocessed.
-            sampling_rate: Hz of the windows; None assumes `self.sampling_rate`, with a warning.
+            channels: of the window; None takes `feature_size`.
+
+        Raises:
+            SignalError: every channel has images, and neither says how many channels there are.
+        """
+        if self.channels_as == "strips":
+            return len(self.representations)
+        channels = self.feature_size if channels is None else channels
+        if channels is None:
+            raise SignalError("feature_size=None: how many images a window has depends on it; set it, or pass channels")
+        return len(self.representations) * channels
+
+    def images(self, windows: ArrayLike, name: str = "windows") -> np.ndarray:
+        """Draw windows that `windows` cut, or those of a prepared dataset.
+
+        Args:
+            windows: (batch, channels, time at `self.sampling_rate`), preprocessed.
             name: what to call the windows in error messages.
 
         Returns:
@@ -154,9 +128,8 @@ class BiosignalImages:
             Each depends on its window alone: the same window gives the same image, whatever else is in the batch.
 
         Raises:
-            BiosignalImageError: another shape or rate, NaN or infinite values, windows too short for a representation.
+            SignalError: another shape, NaN or infinite values, windows too short for a representation.
         """
-        self._check_rate(sampling_rate, name)
         windows = self._checked(windows, name)
         batch, channels, samples = windows.shape
         size, renderers = self.image_size, list(self.renderers().values())
@@ -170,9 +143,8 @@ class BiosignalImages:
         if self.channels_as == "images":
             return drawn.reshape(batch, channels * len(renderers), 3, size, size)
         images = np.zeros((batch, len(renderers), 3, size, size), np.float32)
-        rows = images[..., : channels * height, :].reshape(batch, len(renderers), 3, channels, height, size)
-        rows[:] = drawn.transpose(0, 2, 3, 1, 4, 5)
-        images[..., : channels * height, :] = rows.reshape(batch, len(renderers), 3, channels * height, size)
+        strips = drawn.transpose(0, 2, 3, 1, 4, 5)
+        images[..., : channels * height, :] = strips.reshape(batch, len(renderers), 3, channels * height, size)
         return images
 
     def renderers(self) -> dict[str, Renderer]:
@@ -186,63 +158,66 @@ class BiosignalImages:
         }
         return {name: known[name] for name in self.representations}
 
-    def _check_rate(self, sampling_rate: float | None, name: str) -> None:
-        if sampling_rate is None:
-            logger.warning(
-                f"{name}: no sampling_rate was given; {self.sampling_rate:g} Hz is assumed. Pass sampling_rate: a "
-                "wrong assumption gives wrong results without an error."
-            )
-        elif not math.isclose(_positive(f"{name}: sampling_rate", sampling_rate), self.sampling_rate, rel_tol=1e-6):
-            raise BiosignalImageError(
-                f"{name}: sampled at {sampling_rate:g} Hz, but the images were made for {self.sampling_rate:g} Hz; "
-                "resample the recordings, which the feature extractor does, or set sampling_rate"
-            )
+    def _check_length(self, samples: int, name: str) -> None:
+        for representation, renderer in self.renderers().items():
+            if samples < renderer.least_samples:
+                raise SignalError(
+                    f"{name}: {samples} samples, but the {representation} needs at least {renderer.least_samples} "
+                    f"({renderer.limit}); use longer windows"
+                )
 
     def _checked(self, windows: ArrayLike, name: str) -> np.ndarray:
         """The windows as finite float32 (batch, channels, time) that can be drawn."""
         try:
             x = np.asarray(windows)
         except (TypeError, ValueError) as error:
-            raise BiosignalImageError(
-                f"{name}: not all of one shape ({error}); give (batch, channels, time)"
-            ) from error
+            raise SignalError(f"{name}: not of one shape ({error}); give (batch, channels, time)") from error
         if x.dtype.kind not in "fiub" or x.ndim != 3 or 0 in x.shape:
-            raise BiosignalImageError(
-                f"{name}: expected numbers (batch, channels, time), got {x.dtype} of shape {x.shape}"
-            )
+            raise SignalError(f"{name}: expected numbers (batch, channels, time), got {x.dtype} of shape {x.shape}")
         if self.channels_as == "strips" and x.shape[1] > self.image_size // LEAST_STRIP:
-            raise BiosignalImageError(
+            raise SignalError(
                 f"{name}: {x.shape[1]} channels leave strips of less than {LEAST_STRIP} of the {self.image_size} rows; "
                 'set channels_as="images"'
             )
-        for of, renderer in self.renderers().items():
-            if x.shape[2] < renderer.least_samples:
-                raise BiosignalImageError(
-                    f"{name}: {x.shape[2]} samples, but the {of} needs at least {renderer.least_samples} "
-                    f"({renderer.limit}); use longer windows"
-                )
+        if self.feature_size is not None and x.shape[1] != self.feature_size:
+            raise SignalError(
+                f"{name}: {x.shape[1]} channels, but feature_size={self.feature_size}; select the channels the model "
+                "was trained on"
+            )
+        self._check_length(x.shape[2], name)
         with np.errstate(over="ignore"):
             x = np.ascontiguousarray(x, dtype=np.float32)
         bad = np.argwhere(~np.isfinite(x)) if not np.isfinite(x).all() else []
         if len(bad):
-            raise BiosignalImageError(
+            raise SignalError(
                 f"{name}: {len(bad)} samples are NaN or infinite, the first of them sample {bad[0][2]} of channel "
-                f"{bad[0][1]} of window {bad[0][0]}; leave such windows out, or fill the gaps before filtering (max_gap)"
+                f"{bad[0][1]} of window {bad[0][0]}; leave such windows out, or set max_gap for recordings"
             )
         return x
+
+
+def _known_representations(names: Any) -> list[str]:
+    if not isinstance(names, (list, tuple)) or not names:
+        raise SignalError(f"representations={names!r}: give a list of some of {', '.join(REPRESENTATIONS)}")
+    for name in names:
+        if name not in REPRESENTATIONS:
+            raise SignalError(f"representations: {name!r} is unknown; use some of {', '.join(REPRESENTATIONS)}")
+        if names.count(name) > 1:
+            raise SignalError(f"representations: {name!r} is there twice; remove one")
+    return list(names)
 
 
 def _positive(field: str, value: Any) -> float:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise BiosignalImageError(f"{field}={value!r}: must be a positive number")
+        raise SignalError(f"{field}={value!r}: must be a positive number")
     return float(value)
 
 
 def _whole(field: str, value: Any, least: int) -> int:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BiosignalImageError(f"{field}={value!r}: must be a whole number of at least {least}")
+        raise SignalError(f"{field}={value!r}: must be a whole number of at least {least}")
     return value
 
 
@@ -252,8 +227,8 @@ def _interval(field: str, value: Any, unit: str) -> list[float]:
     except (TypeError, ValueError):
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise BiosignalImageError(f"{field}={value!r}: give the lower and the upper end in {unit}")
+        raise SignalError(f"{field}={value!r}: give the lower and the upper end in {unit}")
     return [low, high]
 
 
-__all__ = ["BiosignalImageError", "BiosignalImages"]
+__all__ = ["BiosignalImagePreprocessing"]

@@ -159,7 +159,7 @@ class TinyMyoPreprocessing:
     @classmethod
     def check_names(cls, names: Collection[str]) -> None:
         """Raise `SignalError` for what is not the name of a field."""
-        unknown = sorted(set(names) - {field.name for field in fields(TinyMyoPreprocessing)})
+        unknown = sorted(set(names) - {field.name for field in fields(cls)})
         if unknown:
             raise SignalError(f"unknown field {unknown[0]!r} of {cls.__name__}; correct its name or remove it")
 

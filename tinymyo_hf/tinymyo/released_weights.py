@@ -18,7 +18,7 @@ from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
 from tinymyo_hf.tinymyo.modeling_tinymyo import TinyMyoPreTrainedModel
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", "")
-STATE_ENTRIES = ("state_dict", "generator")
+STATE_ENTRIES = ("state_dict", "model_state_dict", "generator")
 
 
 class ConversionError(ValueError):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-TINYMYO, SEMG, HIFIGAN = "a TinyMyo", "an sEMG transformer", "a HiFi-GAN"
+TINYMYO, SEMG, BIOMOE, HIFIGAN = "a TinyMyo", "an sEMG transformer", "a Tiny-BioMoE", "a HiFi-GAN"
 
 
 class Positions(StrEnum):
@@ -20,7 +20,7 @@ def info(
         str,
         typer.Argument(
             help="Folder or Hub id of a checkpoint, or a preset (tinymyo-base, semg-transformer-tiny, "
-            "semg-transformer-256x4, ...)."
+            "semg-transformer-256x4, tiny-biomoe, ...)."
         ),
     ],
     samples: Annotated[int | None, typer.Option(min=1, help="Length of one input; by default its window.")] = None,
@@ -33,7 +33,9 @@ def info(
 
 def convert(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(help="A released .safetensors or .ckpt file, or a HiFi-GAN generator.")],
+    source: Annotated[
+        Path, typer.Argument(help="A released .safetensors, .ckpt or .pth file, or a HiFi-GAN generator.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     num_attention_heads: Annotated[
         int | None, typer.Option(min=1, help="Not told by the weights; by default those of the paper.")
@@ -62,8 +64,8 @@ def convert(
         Path | None, typer.Option(help="HiFi-GAN: its JSON configuration; by default config.json beside SOURCE.")
     ] = None,
 ) -> None:
-    """Turn a published checkpoint, of TinyMyo, an sEMG transformer or the vocoder HiFi-GAN, into a folder that
-    `from_pretrained` loads."""
+    """Turn a published checkpoint, of TinyMyo, an sEMG transformer, Tiny-BioMoE or the vocoder HiFi-GAN, into a folder
+    that `from_pretrained` loads."""
     of_tinymyo = {
         "position_embedding": position_embedding,
         "num_channels": num_channels,
@@ -77,6 +79,7 @@ def convert(
     options_of = {
         TINYMYO: of_tinymyo | heads,
         SEMG: {"pre_layer_norm": pre_layer_norm or None} | heads,
+        BIOMOE: {},
         HIFIGAN: {"config": config},
     }
     given = [name for options in options_of.values() for name, value in options.items() if value is not None]
@@ -88,6 +91,8 @@ def convert(
         model = _convert_tinymyo(source, out, **of_tinymyo, **heads)
     elif family == SEMG:
         model = _convert_semg(source, out, do_stable_layer_norm=pre_layer_norm, **heads)
+    elif family == BIOMOE:
+        model = _convert_tiny_biomoe(source, out)
     else:
         from tinymyo_hf.hifigan import convert_hifigan
 
@@ -99,8 +104,19 @@ def _family_of(source: Path) -> str:
     """What the weights in a file are of, by their names; `ConversionError` if it cannot be read."""
     from tinymyo_hf.hifigan import is_hifigan_checkpoint
     from tinymyo_hf.semg_transformer.convert_semg_transformer_checkpoint import is_semg_checkpoint
+    from tinymyo_hf.tiny_biomoe.convert_tiny_biomoe_checkpoint import is_tiny_biomoe_checkpoint
 
-    return HIFIGAN if is_hifigan_checkpoint(source) else SEMG if is_semg_checkpoint(source) else TINYMYO
+    checks = {HIFIGAN: is_hifigan_checkpoint, SEMG: is_semg_checkpoint, BIOMOE: is_tiny_biomoe_checkpoint}
+    return next((family for family, is_of_family in checks.items() if is_of_family(source)), TINYMYO)
+
+
+def _convert_tiny_biomoe(source: Path, out: Path) -> Any:
+    from tinymyo_hf.tiny_biomoe.convert_tiny_biomoe_checkpoint import convert_tiny_biomoe_checkpoint
+
+    model, heads = convert_tiny_biomoe_checkpoint(source, out)
+    if heads:
+        typer.echo(f"left out, as weights of heads: {', '.join(heads)}")
+    return model
 
 
 def _convert_semg(source: Path, out: Path, **options: Any) -> Any:

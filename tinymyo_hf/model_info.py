@@ -13,14 +13,26 @@ from tinymyo_hf.quiet import quiet
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMG_TRANSFORMER_PRESETS, SEMGTransformerConfig
 from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGTransformerFeatureExtractor
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerPreTrainedModel
+from tinymyo_hf.tiny_biomoe.configuration_tiny_biomoe import TINY_BIOMOE_PRESETS, TinyBioMoEConfig
+from tinymyo_hf.tiny_biomoe.image_processing_tiny_biomoe import BiosignalImageProcessor
 from tinymyo_hf.tinymyo.configuration_tinymyo import TINYMYO_PRESETS, TinyMyoConfig
 from tinymyo_hf.tinymyo.convert_tinymyo_checkpoint import default_feature_extractor
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo_speech import TinyMyoForSpeechSynthesis
 
-PRESETS = {**TINYMYO_PRESETS, **SEMG_TRANSFORMER_PRESETS}
+PRESETS = {
+    name: (config_class, fields)
+    for config_class, presets in (
+        (TinyMyoConfig, TINYMYO_PRESETS),
+        (SEMGTransformerConfig, SEMG_TRANSFORMER_PRESETS),
+        (TinyBioMoEConfig, TINY_BIOMOE_PRESETS),
+    )
+    for name, fields in presets.items()
+}
 # An sEMG transformer takes any length; it was trained on 4 s, with 0.9 s before and 0.1 s after them.
 TYPING_SAMPLES = 1800 + 8000 + 200
+
+Extractor = TinyMyoFeatureExtractor | SEMGTransformerFeatureExtractor | BiosignalImageProcessor
 
 
 class ModelInfoError(ValueError):
@@ -35,13 +47,22 @@ class ModelInfo:
         name: as it was asked for.
         model: on the meta device.
         extractor: its preprocessing; None where none is saved beside the model.
-        samples: time of one input; None where neither the preprocessing nor the caller tells.
+        samples: time of one input; None where neither the preprocessing nor the caller tells, and of images.
     """
 
     name: str
     model: PreTrainedModel
-    extractor: TinyMyoFeatureExtractor | SEMGTransformerFeatureExtractor | None
+    extractor: Extractor | None
     samples: int | None
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Of one input, with the batch of 1; None where its length is not known."""
+        config = self.model.config
+        if isinstance(config, TinyBioMoEConfig):
+            image = (config.num_channels, config.image_size, config.image_size)
+            return (1, *image) if self.model.base_model is self.model else (1, config.num_images, *image)
+        return None if self.samples is None else (1, config.num_channels, self.samples)
 
     def macs(self) -> dict[str, int] | None:
         """As `count_macs` of one input; None where its length is not known.
@@ -49,10 +70,10 @@ class ModelInfo:
         Raises:
             ModelInfoError: the model does not take inputs of that length.
         """
-        if self.samples is None:
+        if self.input_shape is None:
             return None
         try:
-            return count_macs(self.model, (1, self.model.config.num_channels, self.samples))
+            return count_macs(self.model, self.input_shape)
         except ValueError as error:
             raise ModelInfoError(f"{self.name} with {self.samples} samples: {error}") from error
 
@@ -86,6 +107,8 @@ class ModelInfo:
         return [names[part] for part in parts if any(True for _ in part.parameters())]
 
     def _input(self) -> str:
+        if isinstance(self.model.config, TinyBioMoEConfig):
+            return self._images()
         text = f"{self.model.config.num_channels} channels"
         if self.samples is not None:
             text += f" x {self.samples} samples"
@@ -105,6 +128,19 @@ class ModelInfo:
             text += f", {extractor.normalization} per {extractor.normalization_scope}"
         return text
 
+    def _images(self) -> str:
+        *several, colours, height, width = self.input_shape[1:]
+        count = several[0] if several else 1
+        text = f"{count} image{'s' if count > 1 else ''} of {colours} x {height} x {width}"
+        extractor = self.extractor
+        if extractor is None:
+            return text
+        seconds = extractor.window_length / extractor.sampling_rate
+        return (
+            f"{text} ({', '.join(extractor.representations)} of {extractor.window_length} samples, {seconds:g} s at "
+            f"{extractor.sampling_rate:g} Hz)"
+        )
+
     def _labels(self) -> str:
         if self.model.base_model is self.model or type(self.model).__name__.endswith("ForPreTraining"):
             return "none"
@@ -122,14 +158,20 @@ def model_info(source: str, samples: int | None = None) -> ModelInfo:
     """Look a model up, by its configuration alone.
 
     Args:
-        source: one of `TINYMYO_PRESETS` or `SEMG_TRANSFORMER_PRESETS`, or folder or Hub id of a checkpoint.
+        source: the name of one of `PRESETS`, or folder or Hub id of a checkpoint.
         samples: time of one input; by default the window of its preprocessing (for a preset, and for every sEMG
-            transformer, the published one).
+            transformer, the published one). Not for models of images.
 
     Raises:
-        ModelInfoError: there is no such model, or it is none of this package.
+        ModelInfoError: there is no such model, it is none of this package, or `samples` is not for it.
     """
-    config = _preset_config(source) if source in PRESETS else _read_config(source)
+    if source in PRESETS:
+        config_class, fields = PRESETS[source]
+        config = config_class(**fields)
+    else:
+        config = _read_config(source)
+    if samples is not None and isinstance(config, TinyBioMoEConfig):
+        raise ModelInfoError(f"{source} takes images, all of the same size: leave the number of samples out")
     architecture = (config.architectures or ["no architecture"])[0]
     model_class = getattr(tinymyo_hf, architecture, None)
     if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
@@ -139,19 +181,16 @@ def model_info(source: str, samples: int | None = None) -> ModelInfo:
     extractor = _read_extractor(source) if source not in PRESETS else _preset_extractor(model)
     if samples is None and isinstance(model, SEMGTransformerPreTrainedModel):
         samples = TYPING_SAMPLES
-    elif samples is None and extractor is not None:
+    elif samples is None and extractor is not None and not isinstance(config, TinyBioMoEConfig):
         samples = extractor.window_length
     return ModelInfo(source, model, extractor, samples)
 
 
-def _preset_config(name: str) -> PreTrainedConfig:
-    config_class = SEMGTransformerConfig if name in SEMG_TRANSFORMER_PRESETS else TinyMyoConfig
-    return config_class(**PRESETS[name])
-
-
-def _preset_extractor(model: PreTrainedModel) -> TinyMyoFeatureExtractor | SEMGTransformerFeatureExtractor:
-    is_typing = isinstance(model, SEMGTransformerPreTrainedModel)
-    return SEMGTransformerFeatureExtractor() if is_typing else default_feature_extractor(model)
+def _preset_extractor(model: PreTrainedModel) -> Extractor:
+    if isinstance(model.config, TinyMyoConfig):
+        return default_feature_extractor(model)
+    is_typing = isinstance(model.config, SEMGTransformerConfig)
+    return SEMGTransformerFeatureExtractor() if is_typing else BiosignalImageProcessor()
 
 
 def _read_config(source: str) -> PreTrainedConfig:
@@ -167,7 +206,7 @@ def _read_config(source: str) -> PreTrainedConfig:
         raise ModelInfoError(f"{source}: no usable configuration ({' '.join(str(error).split())})") from error
 
 
-def _read_extractor(source: str) -> TinyMyoFeatureExtractor | SEMGTransformerFeatureExtractor | None:
+def _read_extractor(source: str) -> Extractor | None:
     try:
         with quiet():
             return AutoFeatureExtractor.from_pretrained(source)

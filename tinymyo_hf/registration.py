@@ -6,6 +6,7 @@ from transformers import (
     AutoModel,
     AutoModelForAudioFrameClassification,
     AutoModelForCTC,
+    AutoModelForImageClassification,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
     AutoProcessor,
@@ -26,6 +27,9 @@ from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMGTrans
 from tinymyo_hf.semg_transformer.feature_extraction_semg_transformer import SEMGTransformerFeatureExtractor
 from tinymyo_hf.semg_transformer.modeling_semg_transformer import SEMGTransformerForCTC, SEMGTransformerModel
 from tinymyo_hf.semg_transformer.processing_semg_transformer import SEMGTransformerProcessor
+from tinymyo_hf.tiny_biomoe.configuration_tiny_biomoe import TinyBioMoEConfig
+from tinymyo_hf.tiny_biomoe.image_processing_tiny_biomoe import BiosignalImageProcessor
+from tinymyo_hf.tiny_biomoe.modeling_tiny_biomoe import TinyBioMoEForSequenceClassification, TinyBioMoEModel
 from tinymyo_hf.tinymyo.configuration_tinymyo import TinyMyoConfig
 from tinymyo_hf.tinymyo.feature_extraction_tinymyo import TinyMyoFeatureExtractor
 from tinymyo_hf.tinymyo.modeling_tinymyo import (
@@ -66,6 +70,11 @@ def register() -> None:
     AutoProcessor.register(SEMGTransformerConfig, SEMGTransformerProcessor, exist_ok=True)
     AutoModel.register(SEMGTransformerConfig, SEMGTransformerModel, exist_ok=True)
     AutoModelForCTC.register(SEMGTransformerConfig, SEMGTransformerForCTC, exist_ok=True)
+    AutoConfig.register(TinyBioMoEConfig.model_type, TinyBioMoEConfig, exist_ok=True)
+    AutoFeatureExtractor.register(TinyBioMoEConfig, BiosignalImageProcessor, exist_ok=True)
+    AutoModel.register(TinyBioMoEConfig, TinyBioMoEModel, exist_ok=True)
+    AutoModelForImageClassification.register(TinyBioMoEConfig, TinyBioMoEForSequenceClassification, exist_ok=True)
+    AutoModelForSequenceClassification.register(TinyBioMoEConfig, TinyBioMoEForSequenceClassification, exist_ok=True)
     for task, (pipeline_class, loaders) in PIPELINES.items():
         if task not in PIPELINE_REGISTRY.get_supported_tasks():  # the library warns of a second time
             PIPELINE_REGISTRY.register_pipeline(

@@ -50,7 +50,7 @@ class BiosignalImagePreprocessing(TinyMyoPreprocessing):
             (equal ratios).
         level_range: dB that are black and white; 0 dB is a sine whose amplitude is 1, a standard deviation say.
         stft_window: samples of the Hann window of spectrograms.
-        stft_hop: samples from one of these windows to the next.
+        stft_hop: samples from one of these windows to the next, for amplitudes; for phases half a window.
         scalogram_wavelet: radians per standard deviation of the Morlet wavelet's envelope: larger separates frequencies
             better, smaller separates times better.
 
@@ -66,7 +66,7 @@ class BiosignalImagePreprocessing(TinyMyoPreprocessing):
     waveform_range: float | None = 4.0
     line_thickness: float = 2.0
     frequency_range: Sequence[float] = (10.0, 100.0)
-    level_range: Sequence[float] = (-30.0, 10.0)
+    level_range: Sequence[float] = (-40.0, 10.0)
     stft_window: int = 40
     stft_hop: int = 4
     scalogram_wavelet: float = 6.0
@@ -153,7 +153,7 @@ class BiosignalImagePreprocessing(TinyMyoPreprocessing):
         known = {
             "waveform": Waveform(self.waveform_range, self.line_thickness),
             "spectrogram_amplitude": SpectrogramAmplitude(*time_frequency, self.stft_window, self.stft_hop),
-            "spectrogram_phase": SpectrogramPhase(*time_frequency, self.stft_window, self.stft_hop),
+            "spectrogram_phase": SpectrogramPhase(*time_frequency, self.stft_window),
             "scalogram": Scalogram(*time_frequency, self.scalogram_wavelet),
         }
         return {name: known[name] for name in self.representations}

@@ -94,14 +94,13 @@ class _TimeFrequency:
 
 @dataclass(frozen=True)
 class _ShortTimeFourier(_TimeFrequency):
-    """Short-time Fourier transform with a Hann window, mirrored at both ends, evaluated at the frequency of each row.
+    """Short-time Fourier transform with a Hann window, mirrored at both ends of the signal.
 
     Args:
-        window, hop: samples.
+        window: samples.
     """
 
     window: int
-    hop: int
 
     @property
     def least_samples(self) -> int:
@@ -113,54 +112,63 @@ class _ShortTimeFourier(_TimeFrequency):
         """Why."""
         return f"stft_window={self.window}"
 
-    def _transform(self, signals: np.ndarray, height: int) -> np.ndarray:
-        """Real and imaginary parts (signals, 2, height, frames); frame k is centred on sample k * hop."""
+    def _transform(self, signals: np.ndarray, frequencies: int | None, hop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Real and imaginary parts (signals, frequencies, frames); frame k is centred on sample k * hop.
+
+        The phases are those of cosines at the centres of the frames. `frequencies` are so many rows of the image, or
+        where None the bins, `sampling_rate / window` apart.
+        """
         before = self.window // 2
         padded = np.pad(signals, [(0, 0), (before, self.window - 1 - before)], mode="reflect")
-        frames = np.lib.stride_tricks.sliding_window_view(padded, self.window, axis=1)[:, :: self.hop]
-        waves = _windowed_waves(self.sampling_rate, self.frequency_range, self.window, height)
-        # One product of a fixed shape for each signal: its values do not depend on what else is in the batch.
-        products = np.matmul(waves, np.ascontiguousarray(frames.transpose(0, 2, 1)))
-        return products.reshape(len(signals), 2, height, -1)
+        frames = np.lib.stride_tricks.sliding_window_view(padded, self.window, axis=1)[:, ::hop]
+        waves = _windowed_waves(self.sampling_rate, self.frequency_range, self.window, frequencies)
+        parts = np.matmul(waves, np.ascontiguousarray(frames.transpose(0, 2, 1)))
+        return parts[:, : len(waves) // 2], parts[:, len(waves) // 2 :]
 
 
 @dataclass(frozen=True)
 class SpectrogramAmplitude(_ShortTimeFourier):
-    """Magnitude in dB over time, frequencies at equal distances. Arguments: see the classes above."""
+    """Magnitude in dB over time, the rows at equal distances in frequency.
+
+    Args:
+        hop: samples from one window to the next; columns between them are interpolated.
+    """
+
+    hop: int
 
     def __call__(self, signals: np.ndarray, height: int, width: int) -> np.ndarray:
-        parts = self._transform(signals, height)
-        np.square(parts, out=parts)
-        levels = self._levels(parts[:, 0] + parts[:, 1])
+        real, imaginary = self._transform(signals, height, self.hop)
+        levels = self._levels(np.square(real) + np.square(imaginary))
         return (levels @ _time_weights(signals.shape[1], self.hop, width))[:, None]
 
 
 @dataclass(frozen=True)
 class SpectrogramPhase(_ShortTimeFourier):
-    """Phase against a cosine that starts with the signal, as a hue; frequencies at equal distances.
+    """Phase as a hue, the rows at equal distances in frequency.
 
-    Red, green and blue are (1 + cos(phase - shift)) / 2 with shifts of 0, a third and two thirds of a turn: red is
-    phase 0, and -180 and 180 degrees look the same. Where the magnitude is below the lower end of `level_range`, the
-    phase says nothing and fades into grey. Arguments: see the classes above.
+    Red, green and blue are (1 + level * cos(phase - shift)) / 2 with shifts of 0, a third and two thirds of a turn: red
+    is phase 0, -180 and 180 degrees look the same, and the smaller the magnitude, whose level this is, the greyer.
+    Phases turn fast, over time and over frequency. They are those at the points of a lattice, half a window and a bin
+    (`sampling_rate / window`) apart, with colours blending in between; a finer lattice would draw nothing but stripes.
     """
 
     def __call__(self, signals: np.ndarray, height: int, width: int) -> np.ndarray:
-        real, imaginary = np.moveaxis(self._transform(signals, height), 1, 0)
-        magnitude = np.sqrt(real * real + imaginary * imaginary)
-        scale = 0.5 / np.maximum(magnitude, np.float32(10 ** (self.level_range[0] / 20)))
-        real, imaginary = real * scale, imaginary * scale
-        # From the phase against a cosine centred on each frame to the phase against one that starts with the signal.
-        cosine, sine = _frame_turns(self.sampling_rate, self.frequency_range, height, self.hop, real.shape[2])
-        weights = _time_weights(signals.shape[1], self.hop, width)
-        cosines = (real * cosine - imaginary * sine) @ weights
-        sines = (real * sine + imaginary * cosine) @ weights
+        hop = self.window // 2
+        real, imaginary = self._transform(signals, None, hop)
+        powers = np.square(real) + np.square(imaginary)
+        scale = 0.5 / np.sqrt(np.maximum(powers, np.float32(1e-30)))
+        scale *= self._levels(powers)
+        rows = _frequency_weights(self.sampling_rate, self.frequency_range, self.window, height)
+        columns = _time_weights(signals.shape[1], hop, width)
+        cosines, sines = rows @ (real * scale) @ columns, rows @ (imaginary * scale) @ columns
         image = np.empty((len(signals), 3, height, width), np.float32)
+        sines *= math.sqrt(3) / 2
         image[:, 0] = cosines
-        half = math.sqrt(3) / 2
-        image[:, 1] = -0.5 * cosines + half * sines
-        image[:, 2] = -0.5 * cosines - half * sines
+        cosines *= -0.5
+        image[:, 1] = cosines + sines
+        image[:, 2] = cosines - sines
         image += 0.5
-        return np.clip(image, 0, 1, out=image)
+        return np.clip(image, 0, 1, out=image)  # rounding
 
 
 @dataclass(frozen=True)
@@ -234,30 +242,44 @@ def _column_points(samples: int, width: int) -> tuple[np.ndarray, np.ndarray, np
 
 @lru_cache(maxsize=16)
 def _time_weights(samples: int, hop: int, width: int) -> np.ndarray:
-    """Linear interpolation from frames, centred on every `hop`-th sample, to columns: float32 (frames, width)."""
-    frames = (samples - 1) // hop + 1
-    places = np.clip(((np.arange(width) + 0.5) * (samples / width) - 0.5) / hop, 0, frames - 1)
-    return np.maximum(1 - np.abs(places - np.arange(frames)[:, None]), 0).astype(np.float32)
+    """From frames centred on every `hop`-th sample to columns: float32 (frames, width)."""
+    places = ((np.arange(width) + 0.5) * (samples / width) - 0.5) / hop
+    return _interpolation(places, (samples - 1) // hop + 1).T
 
 
 @lru_cache(maxsize=16)
-def _windowed_waves(sampling_rate: float, frequency_range: tuple[float, float], window: int, height: int) -> np.ndarray:
-    """Hann window times cosines, then sines, of each row's frequency: float32 (2 * height, window)."""
+def _frequency_weights(
+    sampling_rate: float, frequency_range: tuple[float, float], window: int, height: int
+) -> np.ndarray:
+    """From bins to rows: float32 (height, bins)."""
+    bins = _bins(sampling_rate, frequency_range, window)
+    return _interpolation((linear_frequencies(frequency_range, height) - bins[0]) * (window / sampling_rate), len(bins))
+
+
+def _interpolation(places: np.ndarray, points: int) -> np.ndarray:
+    """Weights of linear interpolation, float32 (places, points), at places in units of the distance of the points."""
+    places = np.clip(places, 0, points - 1)[:, None]
+    return np.maximum(1 - np.abs(places - np.arange(points)), 0).astype(np.float32)
+
+
+def _bins(sampling_rate: float, frequency_range: tuple[float, float], window: int) -> np.ndarray:
+    """Hz of the bins in a range, and where it has none, of the one nearest to it."""
+    low, high = (frequency * window / sampling_rate for frequency in frequency_range)
+    first = round(low)
+    return np.arange(first, max(first, math.floor(high)) + 1) * (sampling_rate / window)
+
+
+@lru_cache(maxsize=16)
+def _windowed_waves(
+    sampling_rate: float, frequency_range: tuple[float, float], window: int, height: int | None
+) -> np.ndarray:
+    """Hann window times cosines, then sines, of the frequency of each row or bin: float32 (2 * frequencies, window)."""
+    bins = _bins(sampling_rate, frequency_range, window)
+    frequencies = bins if height is None else linear_frequencies(frequency_range, height)
     places = np.arange(window) - window // 2
     hann = np.cos(np.pi * places / window) ** 2
-    turns = 2 * np.pi * linear_frequencies(frequency_range, height)[:, None] * (places / sampling_rate)
+    turns = 2 * np.pi * frequencies[:, None] * (places / sampling_rate)
     return (2 / hann.sum() * hann * np.concatenate([np.cos(turns), -np.sin(turns)])).astype(np.float32)
-
-
-@lru_cache(maxsize=16)
-def _frame_turns(
-    sampling_rate: float, frequency_range: tuple[float, float], height: int, hop: int, frames: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine, float32 (height, frames), of what a wave of a row's frequency has turned back by each frame."""
-    turns = (
-        -2 * np.pi * linear_frequencies(frequency_range, height)[:, None] * (np.arange(frames) * hop / sampling_rate)
-    )
-    return np.cos(turns).astype(np.float32), np.sin(turns).astype(np.float32)
 
 
 @lru_cache(maxsize=16)

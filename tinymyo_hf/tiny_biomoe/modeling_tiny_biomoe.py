@@ -96,7 +96,7 @@ class TinyBioMoEPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Our choice, the paper states none: linear layers and spectral weights as vision transformers start them,
-        convolutions by their fan-out, no attention biases, and gates in the middle of their range."""
+        convolutions with torch's default but no bias, no attention biases, and gates in the middle of their range."""
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
@@ -105,8 +105,7 @@ class TinyBioMoEPreTrainedModel(PreTrainedModel):
                 # Below 0 and above 1 gates have no gradient: around 0 half of them would start closed.
                 init.constant_(module.bias, 0.5)
         elif isinstance(module, nn.Conv2d):
-            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
-            init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+            init.kaiming_uniform_(module.weight, a=5**0.5)
         elif isinstance(module, TinyBioMoESpectralMixer):
             init.normal_(module.complex_weight, std=std)
         elif isinstance(module, TinyBioMoEAttentionBias):

@@ -85,16 +85,17 @@ def _prefix_of(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _read_safetensors(source: Path) -> dict[str, torch.Tensor]:
-    with open(source, "rb") as file:
-        start = file.read(2)
-    if start == b"PK" or start[:1] == b"\x80":
-        raise ConversionError(
-            f"{source}: a pickled checkpoint under the name of a safetensors file; rename it to end in .ckpt (only its "
-            "tensors will be read)"
-        )
     try:
         return load_file(source)
     except SafetensorError as error:
+        with open(source, "rb") as file:
+            start = file.read(2)
+        # Whole safetensors files may begin so too, with their header's length.
+        if start == b"PK" or start[:1] == b"\x80":
+            raise ConversionError(
+                f"{source}: a pickled checkpoint under the name of a safetensors file; rename it to end in .ckpt (only "
+                "its tensors will be read)"
+            ) from error
         raise ConversionError(f"{source}: not a whole safetensors file ({error}); download it again") from error
 
 

@@ -25,6 +25,8 @@ REPRESENTATIONS = ("waveform", "spectrogram_amplitude", "spectrogram_phase", "sc
 CHANNELS_AS = ("images", "strips")
 LEAST_STRIP = 4
 """Rows of a strip, below which nothing can be told in it."""
+LARGEST = 1e12
+"""Magnitude whose square float32 can still hold, summed over a window."""
 
 
 @dataclass(eq=False)
@@ -88,7 +90,8 @@ class BiosignalImagePreprocessing(TinyMyoPreprocessing):
 
     def _check_fields(self) -> None:
         super()._check_fields()
-        if self.frequency_range[0] <= 0 or self.frequency_range[1] > self.sampling_rate / 2:
+        shows_frequencies = self.representations != ["waveform"]
+        if shows_frequencies and not 0 < self.frequency_range[0] < self.frequency_range[1] <= self.sampling_rate / 2:
             raise SignalError(
                 f"frequency_range={self.frequency_range}: must lie above 0 and up to {self.sampling_rate / 2:g} Hz, "
                 f"half of sampling_rate={self.sampling_rate:g}"
@@ -187,11 +190,12 @@ class BiosignalImagePreprocessing(TinyMyoPreprocessing):
         self._check_length(x.shape[2], name)
         with np.errstate(over="ignore"):
             x = np.ascontiguousarray(x, dtype=np.float32)
-        bad = np.argwhere(~np.isfinite(x)) if not np.isfinite(x).all() else []
+        bad = np.argwhere(~(np.abs(x) < LARGEST))
         if len(bad):
+            window, channel, sample = bad[0].tolist()
             raise SignalError(
-                f"{name}: {len(bad)} samples are NaN or infinite, the first of them sample {bad[0][2]} of channel "
-                f"{bad[0][1]} of window {bad[0][0]}; leave such windows out, or set max_gap for recordings"
+                f"{name}: {len(bad)} values are NaN, infinite or beyond {LARGEST:g}, the first at sample {sample} of "
+                f"channel {channel} of window {window}; leave such windows out, or set max_gap for recordings with gaps"
             )
         return x
 

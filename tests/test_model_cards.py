@@ -28,6 +28,8 @@ def test_card_folder_loads(folder):
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     if config.model_type == "tinymyo":
         assert extractor.window_length % config.frame_stride == 0
+    elif config.model_type == "tiny_biomoe":
+        assert extractor.image_size == config.image_size
     else:
         assert extractor.num_channels == config.num_channels
     if any(name.endswith("ForCTC") for name in config.architectures):
@@ -66,6 +68,21 @@ def test_speech_cards_are_of_the_presets_and_say_that_there_are_no_weights(folde
     assert f"{info.model.num_parameters():,} parameters" in text
     assert f"{info.macs()['total'] / 1e9:.3g} G multiply-accumulate" in text
     assert "no weights" in text and "not measured by this project" in text
+
+
+def test_card_of_tiny_biomoe_is_of_the_preset_and_says_that_there_are_no_weights(monkeypatch):
+    folder = Path(__file__).parents[1] / "model_cards" / "tiny-biomoe"
+    monkeypatch.chdir(folder.parent)
+    card = ModelCard.load(folder / "README.md")
+    info = model_info(folder.name)
+    assert AutoConfig.from_pretrained(folder).to_diff_dict() == info.model.config.to_diff_dict()
+    assert AutoFeatureExtractor.from_pretrained(folder).to_dict() == info.extractor.to_dict()
+    assert f"{info.model.num_parameters():,} parameters" in card.text
+    assert f"{info.macs()['total'] / 1e9:.3g} G multiply-accumulate" in card.text
+    assert card.data.license == "mit" and "no weights" in card.text and "arXiv 2507.21875" in card.text
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", card.text, re.DOTALL)[1], names)
+    assert names["embeddings"].shape[1:] == (2, 192)
 
 
 def test_speech_cards_name_what_their_outputs_are():

@@ -1,6 +1,7 @@
 """All measurements, one after the other: `python -m benchmarks` or `make bench`."""
 
 from benchmarks import (
+    biosignal_images,
     ctc_latency,
     ctc_streaming,
     dtw_speed,
@@ -30,3 +31,4 @@ dtw_speed.main([])
 pretraining_speed.main([])
 pretraining_speed.main(["--device", "cuda"])
 vocoder_speed.main([])
+biosignal_images.main([])

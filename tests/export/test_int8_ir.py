@@ -109,6 +109,13 @@ def test_weights_of_another_precision_become_float32():
     assert verify_graph(graph, model, windows_of(8, 40)) < 1e-5
 
 
+def test_large_outputs_are_compared_by_their_size():
+    model = small_model("regression")
+    with torch.no_grad():
+        model.regressor.conv2.weight *= 1000  # angles are tens of degrees, and rounding is relative
+    assert verify_graph(build_graph(model, 8, 60), model, windows_of(8, 60)) < 1e-5
+
+
 def test_nodes_are_named_after_modules():
     names = [node.name for node in build_graph(small_model("classification"), 8, 60).nodes]
     attention = [f"layers.0.attention{part}" for part in (".qk", ".rotate", ".v", "", ".proj")]

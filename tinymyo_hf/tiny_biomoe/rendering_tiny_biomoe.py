@@ -257,9 +257,12 @@ def _frequency_weights(
 
 
 def _interpolation(places: np.ndarray, points: int) -> np.ndarray:
-    """Weights of linear interpolation, float32 (places, points), at places in units of the distance of the points."""
+    """Weights float32 (places, points) at places in units of the distance of the points: linear interpolation, or where
+    the places are farther apart than the points, a mean that leaves out none of these."""
+    reach = max(1.0, abs(places[1] - places[0]))
     places = np.clip(places, 0, points - 1)[:, None]
-    return np.maximum(1 - np.abs(places - np.arange(points)), 0).astype(np.float32)
+    weights = np.maximum(1 - np.abs(places - np.arange(points)) / reach, 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _bins(sampling_rate: float, frequency_range: tuple[float, float], window: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def test_fine_tuning_lowers_the_loss():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_frozen_backbone_stays_as_it_is():
+def test_frozen_backbone_stays_as_it_is(tmp_path):
     model = build(TinyBioMoEForSequenceClassification, freeze_backbone=True).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
@@ -59,6 +59,9 @@ def test_frozen_backbone_stays_as_it_is():
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
     assert model.training and not model.tiny_biomoe.training
+    model.tiny_biomoe.save_pretrained(tmp_path)
+    loaded = TinyBioMoEForSequenceClassification.from_pretrained(tmp_path, freeze_backbone=True)
+    assert {name for name, p in loaded.named_parameters() if p.requires_grad} == changed
     free = build(TinyBioMoEForSequenceClassification).train()
     loss_of(free)
     name = "tiny_biomoe.efficientvit.stem.layers.0.norm.running_mean"  # moves where the backbone is not frozen

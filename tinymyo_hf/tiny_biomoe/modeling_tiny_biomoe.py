@@ -157,14 +157,15 @@ class TinyBioMoEModel(TinyBioMoEPreTrainedModel):
         if not pixel_values.is_floating_point():
             raise ValueError(
                 f"pixel_values must be floating-point numbers in [0, 1], got {pixel_values.dtype}: divide integers of "
-                "0 to 255 by 255 (the image processor does)."
+                "0 to 255 by 255."
             )
         image = (self.config.num_channels, self.config.image_size, self.config.image_size)
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != image:
             wanted = ", ".join(str(size) for size in image)
             raise ValueError(
                 f"pixel_values must be (batch, {wanted}), got {tuple(pixel_values.shape)}: the weights fit images of "
-                f"{image[1]} x {image[2]} pixels and {image[0]} colours alone; resize them (the image processor does)."
+                f"{image[1]} x {image[2]} pixels and {image[0]} colours alone; resize them, or set the image "
+                "processor's image_size."
             )
 
 
@@ -179,14 +180,14 @@ class TinyBioMoEForSequenceClassification(TinyBioMoEPreTrainedModel):
         images = config.num_images if config.image_fusion == "concat" else 1
         self.classifier = nn.Linear(images * config.hidden_size, config.num_labels)
         self.post_init()
-        if config.freeze_backbone:
-            self.tiny_biomoe.requires_grad_(False)
+        self.train()
 
     def train(self, mode: bool = True) -> "TinyBioMoEForSequenceClassification":
-        """As of every module; a frozen backbone stays in evaluation mode, where batch norms keep their statistics."""
+        """As of every module; a frozen backbone stays in evaluation mode, where batch norms keep their statistics, and
+        gets no gradients."""
         super().train(mode)
-        if self.config.freeze_backbone:
-            self.tiny_biomoe.eval()
+        if self.config.freeze_backbone:  # here, as loading weights makes parameters of them that get gradients
+            self.tiny_biomoe.eval().requires_grad_(False)
         return self
 
     @can_return_tuple

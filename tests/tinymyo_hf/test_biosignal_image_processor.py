@@ -199,16 +199,13 @@ def test_a_shift_in_time_moves_the_image(kind):
 
 @pytest.mark.parametrize("kind", REPRESENTATIONS[:2] + REPRESENTATIONS[3:])
 def test_nothing_is_lost_in_long_windows(kind):
-    """20 s have 18 samples to a column; a twitch of one sample shows wherever in its column it is."""
-    brightest = []
-    for sample in range(1000, 1018, 3):
-        x = np.zeros(4000)
+    """80 s have 71 samples to a column; a twitch of one sample shows wherever in its column it is."""
+    for sample in (4000, 4020, 4040, 4060):
+        x = np.zeros(16_000)
         x[sample] = 30.0
-        image = draw(kind, x)[0]
+        image = draw(kind, x, frequency_range=(50, 100))[0]
         image = np.abs(image - image[:, :1]).max(axis=0)
-        assert abs(image.argmax() - sample * SIZE / 4000) < 2
-        brightest.append(image.max())
-    assert min(brightest) > 0.15
+        assert abs(image.argmax() - sample * SIZE / 16_000) < 2 and image.max() > 0.15
 
 
 def test_the_same_sine_at_two_rates_looks_the_same():

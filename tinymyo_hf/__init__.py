@@ -45,6 +45,7 @@ _PUBLIC = {
     "EmgCharacterTokenizer": "tokenization",
     "apply_keystrokes": "charset",
     "EmgClassificationPipeline": "pipelines",
+    "EmgEmbeddingPipeline": "pipelines",
     "EmgEventsPipeline": "pipelines",
     "EmgRegressionPipeline": "pipelines",
     "EmgToAudioPipeline": "pipelines",

@@ -287,7 +287,7 @@ def evaluate(
     data_dir: DataDir = None,
     split: Split = Split.test,
     output: Annotated[Path, typer.Option(help="Folder for the report and the plots.")] = Path("evaluation"),
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 64,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows at once.")] = None,
     num_proc: NumProc = None,
     baselines: Annotated[bool, typer.Option(help="Also fit the classical models on the training split.")] = True,
 ) -> None:

@@ -16,6 +16,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from tinymyo_hf.pipelines import (
     EmgClassificationPipeline,
+    EmgEmbeddingPipeline,
     EmgEventsPipeline,
     EmgRegressionPipeline,
     EmgToAudioPipeline,
@@ -42,10 +43,11 @@ from tinymyo_hf.tinymyo.modeling_tinymyo_frames import TinyMyoForFrameClassifica
 from tinymyo_hf.tinymyo.modeling_tinymyo_speech import TinyMyoForCTC, TinyMyoForSpeechSynthesis
 from tinymyo_hf.tokenization import EmgCharacterTokenizer
 
-# Each task's pipeline, and what loads its models: as what they were saved, else as the task wants them. Of regressions
-# and of speech synthesis from EMG the library has no Auto class.
+# Each task's pipeline, and what loads its models: as what they were saved, else as the task wants them; for embeddings
+# the encoder alone. Of regressions and of speech synthesis from EMG the library has no Auto class.
 PIPELINES = {
     "emg-classification": (EmgClassificationPipeline, (SavedModel, AutoModelForSequenceClassification)),
+    "emg-embedding": (EmgEmbeddingPipeline, (AutoModel,)),
     "emg-regression": (EmgRegressionPipeline, (SavedModel, TinyMyoForRegression)),
     "emg-events": (EmgEventsPipeline, (SavedModel, AutoModelForAudioFrameClassification)),
     "emg-to-text": (EmgToTextPipeline, (SavedModel, AutoModelForCTC)),

@@ -19,12 +19,14 @@ from transformers import PreTrainedConfig, TrainingArguments
 
 from tinymyo_hf import TinyMyoConfig
 from tinymyo_hf.semg_transformer.configuration_semg_transformer import SEMG_TRANSFORMER_PRESETS, SEMGTransformerConfig
+from tinymyo_hf.tiny_biomoe.configuration_tiny_biomoe import TINY_BIOMOE_PRESETS, TinyBioMoEConfig
 from trainers.errors import RecipeError
 
-FAMILIES = (TinyMyoConfig, SEMGTransformerConfig)
+FAMILIES = (TinyMyoConfig, SEMGTransformerConfig, TinyBioMoEConfig)
 ADAPTED_LAYERS = {
     TinyMyoConfig: ["qkv", "proj", "fc1", "fc2"],
     SEMGTransformerConfig: ["q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"],
+    TinyBioMoEConfig: ["q", "kv", "proj", "fc1", "fc2"],
 }
 """The linear layers of the blocks of each family."""
 
@@ -93,7 +95,8 @@ class ModelArguments:
     def _family(self) -> type[PreTrainedConfig] | None:
         """The configuration class of the model; None where that is known only when the checkpoint is read."""
         if self.model_name_or_path is None:
-            return SEMGTransformerConfig if self.preset in SEMG_TRANSFORMER_PRESETS else TinyMyoConfig
+            presets = {SEMGTransformerConfig: SEMG_TRANSFORMER_PRESETS, TinyBioMoEConfig: TINY_BIOMOE_PRESETS}
+            return next((family for family, names in presets.items() if self.preset in names), TinyMyoConfig)
         try:
             stored = json.loads((Path(self.model_name_or_path) / "config.json").read_text(encoding="utf-8"))
             return {family.model_type: family for family in FAMILIES}.get(stored["model_type"])
@@ -227,6 +230,33 @@ class ClassificationArguments(TrainArguments):
     )
     label_smoothing_factor: float = field(default=0.1)
     metric_for_best_model: str | None = field(default="accuracy")
+
+
+@dataclass
+class ImageClassificationArguments(ClassificationArguments):
+    """Training a classifier of windows that sees them as images, Tiny-BioMoE; Adam at 1e-3, as its authors say."""
+
+    TASK: ClassVar[str] = "image_classification"
+
+    images: dict | str | None = field(
+        default=None,
+        metadata={"help": "How windows are drawn: representations, channels_as, ... of BiosignalImageProcessor."},
+    )
+    per_device_train_batch_size: int = field(default=16)
+    per_device_eval_batch_size: int = field(default=8)
+    learning_rate: float = field(default=1e-3)
+    layer_decay: float = field(default=1.0)
+    weight_decay: float = field(default=0.0)
+    adam_beta2: float = field(default=0.999)
+
+    def __post_init__(self) -> None:
+        self.images = mapping("images", self.images)
+        super().__post_init__()
+        if self.augmentations:
+            raise RecipeError(
+                "augmentations: they are for models of signals; images are drawn before they could be applied; remove "
+                "them"
+            )
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from trainers.report import COLOURS, kept_run, markdown_table, save_figure
+from trainers.report import COLOURS, family_of, kept_run, markdown_table, save_figure
 
 
 def subject_table(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -91,7 +91,8 @@ def plot_subjects(models: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
 def subjects_by_model(results: Mapping[str, Any]) -> dict[str, Any]:
     """`results.json` -> name -> rows per subject: the network first, then the baselines."""
     network = average_subjects([run["test"]["per_subject"] for run in results["runs"]])
-    return {"TinyMyo": network} | {name: scores["per_subject"] for name, scores in results["baselines"].items()}
+    baselines = {name: scores["per_subject"] for name, scores in results["baselines"].items()}
+    return {family_of(results): network} | baselines
 
 
 def plot_classification(results: Mapping[str, Any], folder: Path) -> None:

@@ -28,7 +28,7 @@ def evaluate_checkpoint(
     *,
     data_dir: str | None = None,
     split: str = "test",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     num_proc: int | None = None,
     cache_dir: str | None = None,
     dataset_config: Mapping[str, Any] | None = None,
@@ -42,6 +42,7 @@ def evaluate_checkpoint(
         checkpoint: folder or Hub id of a trained model with a head: a classifier, a regression, ...
         dataset: a builder's name, or a prepared folder.
         split: "train", "validation" or "test".
+        batch_size: windows at once; by default what the task thinks fit.
         dataset_config: fields of the builder that the preprocessing does not fix (protocol, stride, ...), and those of
             the recipe that say how models are scored (`Task.scoring`).
         baselines: also fit the classical models on the training split, unless that is the split scored.
@@ -73,7 +74,7 @@ def evaluate_checkpoint(
     task.adopt(checkpoint, model, extractor)
 
     output = Path(output)
-    scores = task.score(_scorer(model, task, output, batch_size), split)
+    scores = task.score(_scorer(model, task, output, batch_size or task.batch_size), split)
     results = {
         "task": task.name,
         "family": task.family,

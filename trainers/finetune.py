@@ -31,6 +31,7 @@ from trainers.ctc import CTCTask
 from trainers.errors import RecipeError
 from trainers.events import EventsTask
 from trainers.fake_quantization import remove_fake_quantization
+from trainers.image_classification import ImageClassificationTask
 from trainers.model_card import write_model_card
 from trainers.models import merged, parameter_counts
 from trainers.optim import LayerwiseTrainer
@@ -44,6 +45,7 @@ from trainers.tasks import Task
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
+    "image_classification": ImageClassificationTask,
     "regression": RegressionTask,
     "events": EventsTask,
     "ctc": CTCTask,
@@ -56,8 +58,8 @@ HYPERPARAMETERS = (
     "adam_beta2", "max_grad_norm", "layer_decay", "encoder_lr_factor", "label_smoothing_factor", "class_weights",
     "early_stopping_patience",
     "teacher_name_or_path", "temperature", "alpha", "beta", "teacher_logits",
-    "metric_for_best_model", "augmentations", "context", "loss_span", "alignment_weight", "jitter", "ema_decay", "bf16",
-    "torch_compile",
+    "metric_for_best_model", "images", "augmentations", "context", "loss_span", "alignment_weight", "jitter",
+    "ema_decay", "bf16", "torch_compile",
     "silent", "voiced", "silent_alignment", "target_features", "target_scale", "packing", "piece_length", "max_samples",
     "max_shift", "plateau_patience", "plateau_factor", "phone_weight", "beam_size", "test_beam_size", "lm_weight",
     "word_score", "lm_path", "lexicon_path",

@@ -30,12 +30,15 @@ WEIGHT_AVERAGE_FILE = "weight_average.safetensors"
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _EMBEDDING = re.compile(
     r"(?:^|\.)(?:patch_embedding|stem|mask_token|feature_extractor|feature_projection|pos_conv_embed)(?:\.|$)"
+    r"|^tiny_biomoe\."  # which is no stack of layers: all below the head alike
 )
+_NEVER_DECAYS = re.compile(r"mask_token$|norm\.|\.bias\.weight$")
 
 
 def layer_index(name: str, num_layers: int) -> int:
-    """Depth of a parameter: 0 for what makes tokens or frames of samples, positions, and the mask token; 1..num_layers
-    for the encoder layers; and num_layers + 1 for everything above them (final norm and heads)."""
+    """Depth of a parameter: 0 for what makes tokens or frames of samples, positions, the mask token, and all of
+    Tiny-BioMoE below its head; 1..num_layers for the encoder layers; and num_layers + 1 for everything above them
+    (final norm and heads)."""
     layer = _LAYER.search(name)
     if layer:
         return int(layer.group(1)) + 1
@@ -52,7 +55,7 @@ def layer_wise_parameter_groups(
     """Optimizer groups with `lr = learning_rate * layer_decay ** (top - depth)`; the head is the top, with factor 1.
     All below it are also multiplied by `encoder_lr_factor`.
 
-    Biases, norms (anything with one axis) and the mask token get no weight decay. Frozen parameters are left out. The
+    Biases, also of attention, norms and the mask token get no weight decay. Frozen parameters are left out. The
     head's group comes first, so the learning rate the `Trainer` logs is the peak one.
 
     Raises:
@@ -70,7 +73,7 @@ def layer_wise_parameter_groups(
 
     members: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in trainable:
-        decays = parameter.ndim > 1 and not name.endswith("mask_token")
+        decays = parameter.ndim > 1 and not _NEVER_DECAYS.search(name)
         members[layer_index(name, num_layers), decays].append(parameter)
     return [
         {

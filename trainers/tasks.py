@@ -40,6 +40,7 @@ class Task(ABC):
         trainer_class: what trains them.
         columns: the scores of tables, the headline first.
         unit: what reports call the items of a split.
+        batch_size: of evaluations outside of a training.
         scoring: fields of its arguments that change how a trained model is scored; `tinymyo evaluate` takes them too.
         splits: "train", "validation", and "test" where the protocol has one.
         extractor: the preprocessing that made the windows; saved beside the model.
@@ -56,6 +57,7 @@ class Task(ABC):
     trainer_class: ClassVar[type[LayerwiseTrainer]] = LayerwiseTrainer
     columns: ClassVar[tuple[Column, ...]]
     unit: ClassVar[str] = "windows"
+    batch_size: ClassVar[int] = 64
     scoring: ClassVar[tuple[str, ...]] = ()
     labels: list[str]
     num_channels: int

@@ -14,7 +14,13 @@ from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tasks import RecordingInput, task_of
 from tinymyo_hf.tasks.base import EmgTask, several_or_one
 
-_EXTRACTORS = {"semg_transformer": "SEMGTransformerFeatureExtractor", "tinymyo": "TinyMyoFeatureExtractor"}
+_EXTRACTORS = {
+    "semg_transformer": "SEMGTransformerFeatureExtractor",
+    "tiny_biomoe": "BiosignalImageProcessor",
+    "tinymyo": "TinyMyoFeatureExtractor",
+}
+IMAGES_AT_ONCE = 32
+"""What a model makes of more of them takes gigabytes, and comes no faster on a CPU."""
 
 
 class EmgPipeline(EmgTask, ChunkPipeline):
@@ -127,10 +133,22 @@ class EmgPipeline(EmgTask, ChunkPipeline):
         return self.result(arrays, **settings)
 
 
-def forward_windows(model: PreTrainedModel, model_inputs: dict[str, Any]) -> dict[str, Any]:
+def forward_windows(pipeline: EmgPipeline, model_inputs: dict[str, Any]) -> dict[str, Any]:
     """The logits of windows, for `_forward` of a pipeline."""
-    logits = model(model_inputs.pop("input_values").to(model.dtype)).logits
+    parts = window_inputs(pipeline, model_inputs.pop("input_values"))
+    logits = torch.cat([pipeline.model(part).logits for part in parts])
     return {"logits": logits.float(), **model_inputs}
+
+
+def window_inputs(pipeline: EmgPipeline, windows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What the model takes of windows (batch, channels, time): all of them, or part by part their images (windows,
+    images, 3, height, width)."""
+    model, preprocessing = pipeline.model, pipeline.preprocessing
+    if model.main_input_name != "pixel_values":
+        yield windows.to(model.dtype)
+        return
+    for part in windows.split(max(1, IMAGES_AT_ONCE // preprocessing.num_images(windows.shape[1]))):
+        yield torch.from_numpy(preprocessing.images(part.cpu().numpy())).to(model.device, model.dtype)
 
 
 def _tensor(value: Any) -> Any:

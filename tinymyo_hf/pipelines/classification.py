@@ -25,4 +25,4 @@ class EmgClassificationPipeline(ClassificationTask, EmgPipeline):
     """
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        return forward_windows(self.model, model_inputs)
+        return forward_windows(self, model_inputs)

@@ -31,4 +31,4 @@ class EmgRegressionPipeline(RegressionTask, EmgPipeline):
     """
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
-        return forward_windows(self.model, model_inputs)
+        return forward_windows(self, model_inputs)

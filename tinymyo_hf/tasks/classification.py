@@ -4,12 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from tinymyo_hf.signal import SignalError, sliding_windows
-from tinymyo_hf.tasks.windows import WindowTask
-from tinymyo_hf.tinymyo.preprocessing_tinymyo import TinyMyoPreprocessing
+from tinymyo_hf.signal import SignalError
+from tinymyo_hf.tasks.windows import FullWindowTask
 
 
-class ClassificationTask(WindowTask):
+class ClassificationTask(FullWindowTask):
     """From logits (1, labels) of windows to what `pipeline("emg-classification")` returns."""
 
     head = "ForSequenceClassification"
@@ -20,18 +19,6 @@ class ClassificationTask(WindowTask):
             raise SignalError(f"top_k={top_k}: must be at least 1, or None for all labels")
         reading, making = super().split_settings(**settings)
         return reading, making if top_k is None else making | {"top_k": top_k}
-
-    def cut(
-        self, processed: np.ndarray, preprocessing: TinyMyoPreprocessing, name: str
-    ) -> tuple[np.ndarray, list[int]]:
-        """Full windows."""
-        _, starts = sliding_windows(processed, preprocessing.window_length, preprocessing.stride, name)
-        return processed, starts.tolist()
-
-    def place(self, start: int, samples: int, preprocessing: TinyMyoPreprocessing) -> dict[str, Any]:
-        """Its seconds."""
-        end = start + preprocessing.window_length
-        return {"start": start / preprocessing.sampling_rate, "end": end / preprocessing.sampling_rate}
 
     def result(self, outputs: list[dict[str, Any]], top_k: int | None = None) -> dict[str, Any]:
         """Labels of windows, and the labels' mean probabilities in falling order."""

@@ -1,4 +1,4 @@
-"""Tasks of a TinyMyo over windows of recordings."""
+"""Tasks over windows of recordings, for models of signals (TinyMyo) and of their images (Tiny-BioMoE)."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymyo_hf.signal import SignalError
+from tinymyo_hf.signal import SignalError, sliding_windows
 from tinymyo_hf.tasks.base import Chunk, EmgTask, RecordingInput
 from tinymyo_hf.tinymyo.preprocessing_tinymyo import TinyMyoPreprocessing
 
@@ -18,7 +18,10 @@ class WindowTask(EmgTask):
     """
 
     def check(self) -> None:
-        """Whether model and preprocessing have patches of one size."""
+        """Whether model and preprocessing have patches, or images, of one size."""
+        if self.model_config.model_type == "tiny_biomoe":
+            check_images(self.model_config, self.preprocessing)
+            return
         sizes = self.preprocessing.patch_size, self.model_config.patch_size
         if self.model_config.stem == "patches" and sizes[0] != sizes[1]:
             raise SignalError(
@@ -70,8 +73,47 @@ class WindowTask(EmgTask):
         if self.preprocessing.feature_size is not None:
             return self.preprocessing.feature_size
         config = self.model_config
+        if config.model_type == "tiny_biomoe":
+            return None
         return config.num_channels if config.channel_fusion == "concat" or config.stem == "convolution" else None
 
     def recording_rate(self) -> float:
         """See `EmgTask`."""
         return self.preprocessing.recording_rate
+
+
+class FullWindowTask(WindowTask):
+    """Every full window by itself; samples after the last of them are left out."""
+
+    def cut(
+        self, processed: np.ndarray, preprocessing: TinyMyoPreprocessing, name: str
+    ) -> tuple[np.ndarray, list[int]]:
+        """Full windows."""
+        _, starts = sliding_windows(processed, preprocessing.window_length, preprocessing.stride, name)
+        return processed, starts.tolist()
+
+    def place(self, start: int, samples: int, preprocessing: TinyMyoPreprocessing) -> dict[str, Any]:
+        """Its seconds."""
+        end = start + preprocessing.window_length
+        return {"start": start / preprocessing.sampling_rate, "end": end / preprocessing.sampling_rate}
+
+
+def check_images(config: Any, preprocessing: TinyMyoPreprocessing) -> None:
+    """Raise `SignalError` unless the preprocessing makes images that a Tiny-BioMoE takes."""
+    if not hasattr(preprocessing, "image_size"):
+        raise SignalError(
+            f"feature_extractor: a {type(preprocessing).__name__} makes no images; pass the BiosignalImageProcessor "
+            "the model was trained with"
+        )
+    if preprocessing.image_size != config.image_size:
+        raise SignalError(
+            f"image_size: the feature extractor draws {preprocessing.image_size} pixels, the model takes "
+            f"{config.image_size}; use the feature extractor saved with the model"
+        )
+    if config.image_fusion != "concat" or preprocessing.feature_size is None:
+        return
+    if (images := preprocessing.num_images()) != config.num_images:
+        raise SignalError(
+            f"num_images: the feature extractor makes {images} images of a window, the model joins "
+            f"{config.num_images}; use the feature extractor saved with the model"
+        )

@@ -1,0 +1,97 @@
+"""The Tiny-BioMoE a run starts from, and how its images are drawn: fresh, or of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers import AutoFeatureExtractor
+
+from tinymyo_hf import TinyMyoPreprocessing
+from tinymyo_hf.tiny_biomoe.configuration_tiny_biomoe import TINY_BIOMOE_PRESETS, TinyBioMoEConfig
+from tinymyo_hf.tiny_biomoe.image_processing_tiny_biomoe import BiosignalImageProcessor
+from tinymyo_hf.tiny_biomoe.modeling_tiny_biomoe import TinyBioMoEForSequenceClassification
+from tinymyo_hf.tiny_biomoe.preprocessing_tiny_biomoe import BiosignalImagePreprocessing
+from trainers.arguments import ModelArguments, check_model_config
+from trainers.errors import RecipeError
+from trainers.models import check_decided, choose_trainable, last_line, load_config, load_weights
+
+DRAWING_FIELDS = tuple(
+    field.name
+    for field in fields(BiosignalImagePreprocessing)
+    if field.name not in {of_signals.name for of_signals in fields(TinyMyoPreprocessing)}
+)
+"""Of the preprocessing, what says how windows become images; the rest is of the corpus."""
+
+
+def build_image_model(arguments: ModelArguments, decided: Mapping[str, Any]) -> nn.Module:
+    """A classifier with a new head, on a fresh backbone or on that of a checkpoint.
+
+    Args:
+        decided: fields of the configuration that the data and the task decide: image_size, num_images, id2label, ...
+
+    Raises:
+        RecipeError: an unknown preset or configuration field, or fields that contradict each other.
+        CheckpointError: the checkpoint is missing, unreadable, or its backbone has another shape.
+    """
+    config = _config(arguments, {**decided, "freeze_backbone": arguments.freeze_encoder})
+    model = TinyBioMoEForSequenceClassification(config)
+    source = arguments.model_name_or_path
+    if source is not None:
+        loaded, _ = load_weights(source, type(model), config, only=f"{model.base_model_prefix}.")
+        model.base_model.load_state_dict(loaded.base_model.state_dict())  # a new head, even where an old one would fit
+    return choose_trainable(model, arguments)
+
+
+def _config(arguments: ModelArguments, decided: Mapping[str, Any]) -> TinyBioMoEConfig:
+    source, preset = arguments.model_name_or_path, TINY_BIOMOE_PRESETS.get(arguments.preset)
+    check_model_config(arguments.model_config, TinyBioMoEConfig)
+    check_decided(arguments.model_config, decided)
+    if source is None and preset is None:
+        raise RecipeError(
+            f"preset {arguments.preset!r} is no Tiny-BioMoE, which this task trains; choose from "
+            f"{', '.join(TINY_BIOMOE_PRESETS)}"
+        )
+    start = preset if source is None else load_config(source, TinyBioMoEConfig).to_dict()
+    try:
+        return TinyBioMoEConfig(**{**start, **arguments.model_config, **decided})
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise RecipeError(f"model_config: {last_line(error)}") from None
+
+
+def drawing_of(arguments: ModelArguments, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """How a recipe's windows are drawn: as those of its checkpoint, where that says so, but for the fields `chosen`.
+
+    Raises:
+        RecipeError: a field that does not exist.
+    """
+    unknown = sorted(chosen.keys() - set(DRAWING_FIELDS))
+    if unknown:
+        raise RecipeError(f"images: there is no field {unknown[0]!r}; use some of {', '.join(DRAWING_FIELDS)}")
+    saved: dict[str, Any] = {}
+    if arguments.model_name_or_path is not None:
+        with suppress(OSError, ValueError):  # it has none, and the checkpoint, if wrong, is refused where it is loaded
+            saved = AutoFeatureExtractor.from_pretrained(arguments.model_name_or_path).to_dict()
+    return {name: value for name, value in saved.items() if name in DRAWING_FIELDS} | dict(chosen)
+
+
+def image_processor(preprocessing: TinyMyoPreprocessing, drawing: Mapping[str, Any]) -> BiosignalImageProcessor:
+    """What makes images of the windows of a corpus.
+
+    Args:
+        preprocessing: that made the windows.
+        drawing: values of `DRAWING_FIELDS`.
+
+    Raises:
+        RecipeError: values that cannot be, or windows too short, or sampled too slowly, for a representation.
+    """
+    signals = {field.name: getattr(preprocessing, field.name) for field in fields(TinyMyoPreprocessing)}
+    signals["patch_size"] = 1  # images know no patches
+    try:
+        return BiosignalImageProcessor(**signals, **drawing)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"images: {last_line(error)}") from None

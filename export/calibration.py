@@ -20,6 +20,7 @@ import numpy as np
 
 from export.errors import ExportError
 from export.extras import need
+from export.image_graph import is_of_images, usual_channels
 
 if TYPE_CHECKING:
     import datasets
@@ -56,7 +57,8 @@ class CalibrationWindows:
     """Windows as a model takes them.
 
     Attributes:
-        values: float32 (windows, channels, time), preprocessed.
+        values: float32 (windows, channels, time), preprocessed; for models of images what `export.image_windows` draws
+            of them.
         labels: class ids int64 (windows,) in the order of the model's labels; targets float32 (windows, frames,
             outputs) in their own unit; None where there are none.
         source: where they are from, for reports.
@@ -126,7 +128,8 @@ def noise_windows(
     """
     if samples is None:
         samples = _usual_samples(preprocessing, config)
-    values = np.random.default_rng(0).standard_normal((count, config.num_channels, samples), dtype=np.float32)
+    channels = usual_channels(config, preprocessing) if is_of_images(config) else config.num_channels
+    values = np.random.default_rng(0).standard_normal((count, channels, samples), dtype=np.float32)
     return CalibrationWindows(values, None, "noise")
 
 
@@ -147,19 +150,16 @@ def windows_or_noise(
 def _usual_samples(preprocessing: Any, config: PreTrainedConfig) -> int:
     if config.model_type == "semg_transformer":
         return config.receptive_field + _NOISE_FRAMES * config.hop_length
-    if config.stem == "patches":
+    if is_of_images(config) or config.stem == "patches":
         return preprocessing.window_length
     return config.stem_kernel_size + _NOISE_FRAMES * config.frame_stride
 
 
-def _spread(count: int, limit: int | None) -> np.ndarray:
+def spread(count: int, limit: int | None) -> np.ndarray:
     """Indices of at most `limit` of `count` things, spread over all."""
     if limit is None or count <= limit:
         return np.arange(count)
     return np.linspace(0, count - 1, limit).round().astype(int)
-
-
-# --- files ---------------------------------------------------------------------------------------------------------
 
 
 def _read_npy(
@@ -186,7 +186,7 @@ def _read_npz(
     count = len(arrays["input_values"])
     if labels.ndim == 0 or len(labels) != count:
         raise CalibrationError(f"{path}: labels of shape {labels.shape} for {count} windows; give one entry for each")
-    return windows, labels[_spread(count, limit)]
+    return windows, labels[spread(count, limit)]
 
 
 def _load(path: Path) -> Any:
@@ -221,10 +221,7 @@ def _windows_of(array: np.ndarray, path: Path, limit: int | None) -> np.ndarray:
             f"{path}: an array of shape {array.shape} and type {array.dtype}; give numbers (windows, channels, time)"
         )
     with np.errstate(over="ignore"):  # an overflow is told as what it leads to
-        return np.asarray(array[_spread(len(array), limit)], np.float32)
-
-
-# --- prepared datasets ---------------------------------------------------------------------------------------------
+        return np.asarray(array[spread(len(array), limit)], np.float32)
 
 
 def _read_folder(
@@ -253,7 +250,7 @@ def _read_split(
     data = splits[split]
     if "recording_length" in data.features:
         return _cut(data, found, preprocessing, path, limit), None
-    data = data.select(_spread(len(data), limit))
+    data = data.select(spread(len(data), limit))
     column = {"labels": "label", "targets": "targets"}.get(_scores(config))
     columns = [column] if column in data.features else []
     values, labels = _arrays(data, columns)
@@ -296,7 +293,7 @@ def _cut(data: datasets.Dataset, found: Any, preprocessing: Any, path: Path, lim
             f"{path}: no recording has {length} samples, a window; prepare it with another window_length"
         )
     view = ContinuousDataset(data.select(long_enough), Cutting(length), extractor=found)
-    windows = (view[int(i)]["input_values"].numpy() for i in _spread(len(view), limit))
+    windows = (view[int(i)]["input_values"].numpy() for i in spread(len(view), limit))
     if hasattr(preprocessing, "rotation"):  # bands that are turned for this model; the corpus has them as recorded
         windows = (preprocessing.preprocess(window, preprocessing.sampling_rate) for window in windows)
     return np.stack(list(windows))
@@ -315,9 +312,6 @@ def _in_order_of_model(labels: np.ndarray, names: Sequence[str], config: PreTrai
     return np.array([ids[name] for name in names])[labels]
 
 
-# --- checks --------------------------------------------------------------------------------------------------------
-
-
 def _scores(config: PreTrainedConfig) -> str | None:
     """What a model is scored with: class ids ("labels"), "targets", or nothing."""
     known = {"ForSequenceClassification": "labels", "ForRegression": "targets"}
@@ -332,6 +326,8 @@ def _channels(config: PreTrainedConfig) -> int | None:
     """That a model takes; None for any number."""
     if config.model_type == "semg_transformer":
         return config.num_channels
+    if is_of_images(config):
+        return None
     any_number = config.channel_fusion == "mean" or _head(config).endswith(("Model", "ForPreTraining"))
     return None if config.stem == "patches" and any_number else config.num_channels
 
@@ -345,7 +341,8 @@ def _check_values(values: np.ndarray, preprocessing: Any, config: PreTrainedConf
             f"{source}: windows of {channels} channels, but the model takes {expected}; they must be (windows, "
             f"channels, time): {hint}"
         )
-    _check_length(samples, config, source)
+    if not is_of_images(config):  # those tell when they are drawn
+        _check_length(samples, config, source)
     if count < LEAST_WINDOWS:
         raise CalibrationError(f"{source}: {count} windows; give at least {LEAST_WINDOWS}")
     finite = np.isfinite(values)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from export.image_graph import is_of_images
 from export.report import PRECISIONS, RUNTIMES
 
 if TYPE_CHECKING:
@@ -128,18 +129,13 @@ def _title(text: str, checkpoint: str) -> str:
 
 
 def _use(task: str, config: PreTrainedConfig, preprocessing: Any) -> list[str]:
+    if is_of_images(config):
+        return _use_images(task, config, preprocessing)
     rate = f"{preprocessing.sampling_rate:.10g}"
     recorded = f"{getattr(preprocessing, 'recording_rate', preprocessing.sampling_rate):.10g}"
     samples = getattr(preprocessing, "window_length", 4 * int(preprocessing.sampling_rate))
     output, shape = _OUTPUTS[task]
-    sections = []
-    if task.startswith("emg-"):
-        sections += [
-            "With tinymyo-hf, onnxruntime and SciPy (no torch):",
-            f'```python\nfrom tinymyo_hf.onnx import pipeline\n\npredict = pipeline("{task}", model="PATH")\n'
-            f'print(predict("recording.csv", sampling_rate={recorded}))\n```',
-            f"or `tinymyo predict PATH recording.csv --sampling-rate {recorded}`.",
-        ]
+    sections = _pipeline(task, recorded) if task.startswith("emg-") else []
     hidden = ""
     if task == "reconstruction":
         hidden = f', "bool_masked_pos": np.zeros((1, {config.num_channels * samples // config.patch_size}), bool)'
@@ -152,6 +148,33 @@ def _use(task: str, config: PreTrainedConfig, preprocessing: Any) -> list[str]:
         f'(outputs,) = session.run(["{output}"], {{"input_values": windows{hidden}}})  # {shape}\n```',
     ]
     return sections
+
+
+def _pipeline(task: str, rate: str) -> list[str]:
+    """How to run it on recordings."""
+    return [
+        "With tinymyo-hf, onnxruntime and SciPy (no torch):",
+        f'```python\nfrom tinymyo_hf.onnx import pipeline\n\npredict = pipeline("{task}", model="PATH")\n'
+        f'print(predict("recording.csv", sampling_rate={rate}))\n```',
+        f"or `tinymyo predict PATH recording.csv --sampling-rate {rate}`.",
+    ]
+
+
+def _use_images(task: str, config: PreTrainedConfig, preprocessing: Any) -> list[str]:
+    """Of a model of images."""
+    output, shape = _OUTPUTS[task] if task.startswith("emg-") else ("pooler_output", "(batch, hidden size)")
+    size, axes = f"{config.num_channels}, {config.image_size}, {config.image_size}", "batch"
+    if task.startswith("emg-"):
+        size, axes = f"{max(config.num_images, 1)}, {size}", "batch, images of a window"
+    return [
+        *(_pipeline(task, f"{preprocessing.recording_rate:.10g}") if task.startswith("emg-") else []),
+        "With onnxruntime alone, on images in [0, 1] that are drawn as `preprocessor_config.json` says "
+        "(`BiosignalImageProcessor` of tinymyo-hf, which needs no torch to draw):",
+        "```python\nimport numpy as np\nimport onnxruntime\n\n"
+        'session = onnxruntime.InferenceSession("model.onnx")\n'
+        f"images = np.zeros((1, {size}), np.float32)  # ({axes}, colours, height, width)\n"
+        f'(outputs,) = session.run(["{output}"], {{"pixel_values": images}})  # {shape}\n```',
+    ]
 
 
 def _licence(known: dict[str, Any], dtype: str, base: str | list[str] | None) -> str:

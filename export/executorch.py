@@ -21,6 +21,7 @@ from export.errors import ExportError
 from export.extras import need
 from export.folder import check_out, in_the_making
 from export.graph import output_names, prepare, sample_inputs, silenced
+from export.image_graph import is_of_images
 from export.measuring import measure_session
 from export.report import write_report
 from export.verification import tolerance_of, verify_session
@@ -97,6 +98,10 @@ def export_executorch(
     folder = check_out(out, overwrite)
     source = load_checkpoint(str(checkpoint))
     extractor, config = source.extractor, source.model.config
+    if is_of_images(config):
+        raise ExportError(
+            f"{checkpoint}: a {config.model_type}, a model of images, has no export to ExecuTorch; use ONNX"
+        )
     fixed = getattr(extractor, "window_length", None) if longest is None else None
     windows = windows_or_noise(calibration, extractor, config, calibration_split, limit, fixed)
     shape = _shape(source, windows.values.shape[2], longest)

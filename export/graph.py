@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from export.errors import ExportError
 from export.extras import need
+from export.image_graph import (
+    AXES_OF_IMAGES,
+    check_axes_of_images,
+    is_of_images,
+    prepared_for_images,
+    sample_images,
+    usual_axes_of_images,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -19,9 +27,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers.exporters import ExportQuantizer
 
-Dimension = Literal["batch", "time", "channels"]
+Dimension = Literal["batch", "time", "channels", "images"]
 OPSET = 20
 OPSETS = range(18, 24)
+_AXES = ("batch", "channels", "time")
 SUFFIX_OF_HEAD = {
     "ForSequenceClassification": "logits",
     "ForRegression": "logits",
@@ -37,22 +46,23 @@ _WEIGHTED = ("MatMul", "Gemm", "Conv")
 
 def trace(
     model: PreTrainedModel,
-    dynamic: Sequence[Dimension] = ("batch", "time"),
+    dynamic: Sequence[Dimension] | None = None,
     opset: int = OPSET,
     length: int | None = None,
     quantizer: ExportQuantizer | None = None,
 ) -> onnx.ModelProto:
     """The ONNX graph of a model in float32.
 
-    Input `input_values` (batch, channels, time), of `TinyMyoForPreTraining` also `bool_masked_pos` (batch, tokens);
-    outputs as `output_names` says. Weights keep the names of the model's parameters, and nodes with weights are named
-    after their modules ("tinymyo.layers.0.attention.qkv"). Rotated queries and keys have their rows reordered (halves
-    instead of pairs), which changes no score.
+    Input `input_values` (batch, channels, time), of `TinyMyoForPreTraining` also `bool_masked_pos` (batch, tokens), of
+    a Tiny-BioMoE `pixel_values` (see `export.image_graph`); outputs as `output_names` says. Weights keep the names of
+    the model's parameters, and nodes with weights are named after their modules ("tinymyo.layers.0.attention.qkv").
+    Rotated queries and keys have their rows reordered (halves instead of pairs), which changes no score.
 
     Args:
         model: any model of the family; it is not changed.
-        dynamic: axes of the input that may differ from call to call. Channels may where the model takes any number of
-            them: patches as stem, and no head that concatenates channels.
+        dynamic: axes of the input that may differ from call to call, by default those of `usual_axes`. Channels may
+            where the model takes any number of them: patches as stem, and no head that concatenates channels; images
+            where a Tiny-BioMoE takes their mean.
         opset: of the ONNX operators, 18 to 23.
         length: samples of the window where "time" is not dynamic.
         quantizer: of the library's exporters, to quantize what is traced before it becomes ONNX.
@@ -62,18 +72,25 @@ def trace(
         ImportError: onnx or onnxscript is missing; the message names the extra.
     """
     need("onnx", "onnxscript")
+    dynamic = usual_axes(model) if dynamic is None else dynamic
     _check(model, dynamic, opset, length)
     prepared = prepare(model)
     inputs = sample_inputs(prepared, dynamic, length)
-    proto = _export(prepared, inputs, _dynamic_shapes(inputs, dynamic), opset, quantizer)
+    axes = AXES_OF_IMAGES if is_of_images(model.config) else _AXES
+    proto = _export(prepared, inputs, _dynamic_shapes(inputs, dynamic, axes), opset, quantizer)
     _keep_outputs(proto, output_names(model))
     for given, name in zip(proto.graph.input, inputs, strict=True):
         _rename(proto, given.name, name)  # the exporter calls what is an output as well something else
         given.name = name
     _name_by_modules(proto)
-    _name_dimensions(proto, dynamic)
+    _name_dimensions(proto, axes)
     _strip(proto)
     return _checked(proto)
+
+
+def usual_axes(model: PreTrainedModel) -> tuple[Dimension, ...]:
+    """Axes of a model's input that may differ from call to call, where nobody says which."""
+    return usual_axes_of_images(model) if is_of_images(model.config) else ("batch", "time")
 
 
 def output_names(model: PreTrainedModel) -> list[str]:
@@ -83,24 +100,30 @@ def output_names(model: PreTrainedModel) -> list[str]:
         ExportError: a model of another family.
     """
     name = type(model).__name__
+    if name == "TinyBioMoEModel":
+        return ["pooler_output"]
     for suffix, output in SUFFIX_OF_HEAD.items():
         if name.endswith(suffix):
             return [output, "phoneme_logits"] if output == "spectrogram" else [output]
-    raise ExportError(f"model: a {name}, of which no export is known; use a TinyMyo or an sEMG transformer")
+    raise ExportError(f"model: a {name}, of which no export is known; use one of this package")
 
 
 def _check(model: PreTrainedModel, dynamic: Sequence[str], opset: int, length: int | None) -> None:
     config = model.config
     output_names(model)
-    if config.model_type not in ("tinymyo", "semg_transformer"):
+    if config.model_type not in ("tinymyo", "semg_transformer", "tiny_biomoe"):
         raise ExportError(
-            f"model: of the type {config.model_type!r}, of which no export is known; use a TinyMyo or an sEMG "
-            "transformer"
+            f"model: of the type {config.model_type!r}, of which no export is known; use one of this package"
         )
     if unknown := sorted(set(dynamic) - set(get_args(Dimension))):
         raise ExportError(f"dynamic={unknown[0]!r}: unknown; use some of {', '.join(get_args(Dimension))}")
     if opset not in OPSETS:
         raise ExportError(f"opset={opset}: use one of {OPSETS[0]} to {OPSETS[-1]}")
+    if is_of_images(config):
+        check_axes_of_images(model, dynamic)
+        return
+    if "images" in dynamic:
+        raise ExportError("dynamic='images': for models of images; leave it out")
     if "channels" in dynamic and not _takes_any_channels(model):
         raise ExportError(
             f"dynamic='channels': this {type(model).__name__} takes {config.num_channels} channels; leave it out"
@@ -122,6 +145,8 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     import torch
 
     prepared = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    if is_of_images(model.config):
+        return prepared_for_images(prepared)
     # Its graph is what runtimes know how to fuse.
     prepared.set_attn_implementation("eager")
     for module in prepared.modules():
@@ -170,6 +195,8 @@ def sample_inputs(model: PreTrainedModel, dynamic: Sequence[str], length: int | 
     """Inputs to trace with; no axis that is dynamic is 1 long, which would be taken as fixed."""
     import torch
 
+    if is_of_images(model.config):
+        return sample_images(model, dynamic)
     config = model.config
     channels = max(config.num_channels, 2) if "channels" in dynamic else config.num_channels
     samples = length if length is not None else _sample_length(config)
@@ -188,11 +215,10 @@ def _sample_length(config: Any) -> int:
     return 24 * config.frame_stride
 
 
-def _dynamic_shapes(inputs: dict[str, Any], dynamic: Sequence[str]) -> dict[str, dict[int, Any]]:
+def _dynamic_shapes(inputs: dict[str, Any], dynamic: Sequence[str], axes: Sequence[str]) -> dict[str, dict[int, Any]]:
     from torch.export import Dim
 
-    axes = {name: i for i, name in enumerate(("batch", "channels", "time"))}
-    shapes = {"input_values": {axes[name]: Dim.DYNAMIC for name in dynamic}}
+    shapes = {next(iter(inputs)): {axes.index(name): Dim.DYNAMIC for name in dynamic}}
     if "bool_masked_pos" in inputs:
         shapes["bool_masked_pos"] = {0: Dim.DYNAMIC} if "batch" in dynamic else {}
         if {"time", "channels"} & set(dynamic):
@@ -280,10 +306,10 @@ def _rename(proto: onnx.ModelProto, old: str, new: str) -> None:
                 node.input[i] = new
 
 
-def _name_dimensions(proto: onnx.ModelProto, dynamic: Sequence[str]) -> None:
-    """Symbols of the tracer -> "batch", "channels", "time", and "frames" (tokens in all) for what is made of them."""
+def _name_dimensions(proto: onnx.ModelProto, axes: Sequence[str]) -> None:
+    """Symbols of the tracer -> names of axes, and "frames" (tokens in all) for what is made of them."""
     names = {}
-    for axis, dim in zip(("batch", "channels", "time"), proto.graph.input[0].type.tensor_type.shape.dim, strict=True):
+    for axis, dim in zip(axes, proto.graph.input[0].type.tensor_type.shape.dim, strict=False):  # the rest is fixed
         if dim.dim_param:
             names[dim.dim_param] = axis
     for value in (*proto.graph.input, *proto.graph.output):

@@ -15,8 +15,10 @@ from export.checkpoint import Checkpoint, load_checkpoint
 from export.errors import ExportError
 from export.extras import need
 from export.folder import check_out, in_the_making
-from export.graph import OPSET, Dimension, trace
+from export.graph import OPSET, Dimension, trace, usual_axes
 from export.held_out import held_out_windows
+from export.image_graph import image_shape, is_of_images
+from export.image_windows import drawn
 from export.metadata import describe
 from export.onnx_int8 import Converted, Int8, check_calibration, check_settings, quantize
 from export.verification import Tolerance, tolerance_of, verify
@@ -34,7 +36,7 @@ def export_onnx(
     dtype: Dtype = "fp32",
     *,
     opset: int = OPSET,
-    dynamic: Sequence[Dimension] = ("batch", "time"),
+    dynamic: Sequence[Dimension] | None = None,
     calibration: str | Path | None = None,
     calibration_split: str = "train",
     evaluation: str | Path | None = None,
@@ -53,14 +55,15 @@ def export_onnx(
             card, `report.json` and `report.md`, and after a sweep `sensitivity.png`.
         dtype: of the graph; inputs and outputs are float32 in any case.
         opset, dynamic: as for `export.graph.trace`. Where "time" is not dynamic, windows are as long as those of the
-            feature extractor.
+            feature extractor, as they are in any case for models of images.
         calibration: windows to calibrate and verify on, as for `export.calibration.read_windows`; noise where there
             are none, which says nothing of ranges and accuracy: int8 with fixed ranges needs real ones.
         calibration_split: of a prepared folder.
         evaluation: further windows that the graph is compared with PyTorch on, all of them (of a folder the split
             "test"), whatever comes out; by default those of `calibration`, where it is a folder with such a split that
             it is not calibrated on.
-        limit: at most so many windows of calibration.
+        limit: at most so many windows of calibration; for models of images so many images, of 32 windows at least, of
+            calibration and of further windows.
         int8: how int8 is made, for that dtype.
         agreement: least share of windows that fp16 or int8 decide as PyTorch does, 0.99 by default.
         measured: whether latency and memory are measured for the report.
@@ -87,6 +90,8 @@ def export_onnx(
     if dtype == "int8":
         check_calibration(source, int8, calibration)
     extractor, config = source.extractor, source.model.config
+    dynamic = usual_axes(source.model) if dynamic is None else dynamic
+    images = is_of_images(config)
     fixed = None if "time" in dynamic else getattr(extractor, "window_length", None)
     windows = windows_or_noise(calibration, extractor, config, calibration_split, limit, fixed)
     if fixed not in (None, windows.values.shape[2]):
@@ -95,8 +100,12 @@ def export_onnx(
             "--dynamic without time fixes them; give such windows, or leave 'time' dynamic"
         )
     held_out = held_out_windows(source, calibration, calibration_split, evaluation, say)
+    if images:
+        shape = image_shape(source.model, dynamic)
+        windows = drawn(windows, extractor, shape, limit)
+        held_out = None if held_out is None else drawn(held_out, extractor, shape, limit)
     tolerance = tolerance_of(dtype, agreement)
-    length = None if "time" in dynamic else windows.values.shape[2]
+    length = None if images or "time" in dynamic else windows.values.shape[2]
     axes = {"dynamic": dynamic, "opset": opset, "length": length}
     say("tracing the model")
     graph = trace(source.model, **axes)

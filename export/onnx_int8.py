@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from export.checkpoint import Checkpoint
 from export.comparison import kind_of
 from export.errors import ExportError
 from export.extras import need
+from export.image_graph import is_of_images
 from export.onnx_quantization import (
     DYNAMIC_KINDS,
     STATIC_KINDS,
@@ -44,9 +46,9 @@ class Int8:
             torchao before tracing; static, with the smallest and the largest value).
         calibrate_method: of "static": "minmax", "percentile" or "entropy" of the windows of calibration; None takes the
             ranges of quantization-aware training where the checkpoint has them, else "minmax".
-        keep_float: names of layers that stay in float, or "auto": the first and last ones and convolutions (none where
-            the checkpoint was trained for int8), and where that does not keep the tolerance as many of the most
-            sensitive ones as it takes.
+        keep_float: names of layers that stay in float, or "auto": the first and last ones and convolutions (of models
+            of images only the last ones; none where the checkpoint was trained for int8), and where that does not keep
+            the tolerance as many of the most sensitive ones as it takes.
         sweep: measure how sensitive each layer is, whether or not it takes that.
     """
 
@@ -87,7 +89,10 @@ def check_settings(int8: Int8) -> None:
 
 
 def check_calibration(source: Checkpoint, int8: Int8, calibration: str | Path | None) -> None:
-    """Raise `ExportError` where ranges are to be measured, and there is nothing to measure them on."""
+    """Raise `ExportError` where ranges are to be measured, and there is nothing to measure them on, or for a method
+    that models of images do not have."""
+    if int8.method == "pt2e" and is_of_images(source.model.config):
+        raise ExportError("int8.method='pt2e': for models of signals; use static or dynamic")
     if calibration is not None or int8.method == "dynamic" or _ranges_are_trained(source, int8):
         return
     raise ExportError(
@@ -145,7 +150,9 @@ def _quantized(
     kind = kind_of(graph.graph.output[0].name, source.model)
     enough = suffices(output_error(graph, proto, windows.values, kind), tolerance)
     if int8.sweep or (int8.keep_float == "auto" and not enough):
-        some = windows.values[:: -(-len(windows) // SWEEP_WINDOWS)]
+        inputs = windows.values.shape
+        images = math.prod(inputs[1:-3])  # of each window; of windows of signals nothing
+        some = windows.values[:: -(-inputs[0] * images // SWEEP_WINDOWS)]
         sweep = sweep_layers(graph, quantize_but, some, kind, kinds)
     if int8.keep_float == "auto" and not enough:
         kept = choose_float_layers(graph, quantize_but, windows.values, sweep, tolerance)

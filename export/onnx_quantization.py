@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -61,9 +62,12 @@ def float_by_default(model: onnx.ModelProto) -> list[str]:
 
     Layers that read the samples: EMG has rare peaks many times its usual size, and a range that holds them leaves few
     steps for the rest; in a TinyMyo this one layer, a thousandth of the work, makes nine tenths of the error. Layers
-    that make the outputs: no other one evens their errors out. Convolutions: their results have to be int8 as well.
+    that make the outputs: no other one evens their errors out. Convolutions: their results have to be int8 as well. Of
+    models of images only the layers that make the outputs: convolutions are most of their work.
     """
     first, last = _layers_of_samples(model), _layers_of_outputs(model)
+    if model.graph.input[0].name == "pixel_values":
+        return [name for name in quantizable(model) if name in last]
     kinds = {node.name: node.op_type for node in model.graph.node}
     return [name for name in quantizable(model) if name in first or name in last or kinds[name] == "Conv"]
 
@@ -227,7 +231,8 @@ def quantize_with_ranges(
 def batches_of(
     model: onnx.ModelProto, session: InferenceSession, windows: np.ndarray, batch_size: int = 32
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of a graph, run by `session`, for windows (windows, channels, time), at most `batch_size` at a time.
+    """Inputs of a graph, run by `session`, for windows (windows, channels, time), or (windows, images, ...), at most
+    `batch_size` windows or images at a time.
 
     Raises:
         ExportError: windows of another shape than the graph takes, or none.
@@ -236,7 +241,7 @@ def batches_of(
     fits = len(windows.shape) == len(axes) and all(
         want in (0, have) for have, want in zip(windows.shape[1:], axes[1:], strict=True)
     )
-    size = axes[0] or min(batch_size, len(windows))
+    size = axes[0] or min(max(batch_size // math.prod(windows.shape[1:-3]), 1), len(windows))
     if not fits or not 0 < size <= len(windows):
         names = [dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim]
         wanted = ", ".join(str(size or name) for size, name in zip(axes[1:], names[1:], strict=True))

@@ -53,6 +53,7 @@ _PUBLIC = {
     "in_context": "tasks.utterances",
     "SignalError": "signal",
     "count_macs": "counting",
+    "fold_batch_norms": "tiny_biomoe.folding_tiny_biomoe",
 }
 __all__ = [*_PUBLIC, "register"]
 

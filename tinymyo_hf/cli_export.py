@@ -41,7 +41,7 @@ Calibration = Annotated[
     ),
 ]
 CalibrationSplit = Annotated[str, typer.Option(help="Split of such a folder.")]
-Limit = Annotated[int, typer.Option(min=32, help="At most so many windows, spread over all.")]
+Limit = Annotated[int, typer.Option(min=32, help="At most so many windows (or images), spread over all.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another export in OUT.")]
 Measure = Annotated[bool, typer.Option(help="Measure latency and memory for the report.")]
 
@@ -53,8 +53,12 @@ def onnx(
     dtype: Annotated[Precision, typer.Option(help="Precision of the graph.")] = Precision.fp32,
     opset: Annotated[int, typer.Option(help="Of the ONNX operators, 18 to 23.")] = 20,
     dynamic: Annotated[
-        str, typer.Option(help="Axes that may differ from call to call: some of batch,time,channels.")
-    ] = "batch,time",
+        str | None,
+        typer.Option(
+            help="Axes that may differ from call to call: some of batch,time,channels, by default batch,time; of "
+            "models of images batch, and images where their mean is taken."
+        ),
+    ] = None,
     calibration: Calibration = None,
     calibration_split: CalibrationSplit = "train",
     evaluation: Annotated[
@@ -114,7 +118,7 @@ def onnx(
         out,
         dtype=dtype.value,
         opset=opset,
-        dynamic=[axis.strip() for axis in dynamic.split(",") if axis.strip()],
+        dynamic=None if dynamic is None else [axis.strip() for axis in dynamic.split(",") if axis.strip()],
         calibration=calibration,
         calibration_split=calibration_split,
         evaluation=evaluation,

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
     from tinymyo_hf.semg_transformer.preprocessing_semg_transformer import SEMGTransformerPreprocessing
+    from tinymyo_hf.tiny_biomoe.preprocessing_tiny_biomoe import BiosignalImagePreprocessing
     from tinymyo_hf.tinymyo.preprocessing_tinymyo import TinyMyoPreprocessing
 
 MODEL_FILE = "model.onnx"
 _METADATA = "tinymyo_hf."
 _AXES = ("recordings at once", "channels", "samples")
+_IMAGE_AXES = ("windows at once", "images", "colours", "rows", "columns")
 
 
 class OnnxModelError(ValueError):
@@ -39,7 +41,11 @@ class _SEMGTransformerSettings(SEMGTransformerFrames, SimpleNamespace):
     pass
 
 
-_SETTINGS = {"tinymyo": _TinyMyoSettings, "semg_transformer": _SEMGTransformerSettings}
+_SETTINGS = {
+    "tinymyo": _TinyMyoSettings,
+    "semg_transformer": _SEMGTransformerSettings,
+    "tiny_biomoe": SimpleNamespace,
+}
 
 
 def is_export(source: str | Path) -> bool:
@@ -64,7 +70,7 @@ class OnnxModel:
         task: "emg-classification", "emg-regression", "emg-events", "emg-to-text", "emg-to-audio", or for models without
             a head of their own "embedding" or "reconstruction".
         dtype: "fp32", "fp16" or "int8".
-        shape: (batch, channels, time) of `input_values`, None where any number will do.
+        shape: (batch, channels, time) of `input_values`, or that of `pixel_values`, None where any number will do.
 
     Raises:
         OnnxModelError: no such export, a file that is no ONNX model, one without this package's metadata, or a provider
@@ -84,16 +90,26 @@ class OnnxModel:
         self.task = self._text("task")
         self.dtype = self._text("dtype")
         self.config = _config_of(self._json("config"), self.path)
-        inputs = self.session.get_inputs()[0].shape
-        self.shape = tuple(size if isinstance(size, int) else None for size in inputs)
+        first = self.session.get_inputs()[0]
+        self._input_name = first.name
+        self.shape = tuple(size if isinstance(size, int) else None for size in first.shape)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the model sees windows as images, `pixel_values`."""
+        return self._input_name == "pixel_values"
 
     @cached_property
-    def preprocessing(self) -> TinyMyoPreprocessing | SEMGTransformerPreprocessing:
-        """How recordings become `input_values`, from `preprocessor_config.json`."""
+    def preprocessing(self) -> TinyMyoPreprocessing | SEMGTransformerPreprocessing | BiosignalImagePreprocessing:
+        """How recordings become what the model takes, from `preprocessor_config.json`."""
         if self.config.model_type == "semg_transformer":
             from tinymyo_hf.semg_transformer.preprocessing_semg_transformer import SEMGTransformerPreprocessing
 
             return SEMGTransformerPreprocessing.from_dict(self._json("preprocessor"))
+        if self.takes_images:
+            from tinymyo_hf.tiny_biomoe.preprocessing_tiny_biomoe import BiosignalImagePreprocessing
+
+            return BiosignalImagePreprocessing.from_dict(self._json("preprocessor"))
         from tinymyo_hf.tinymyo.preprocessing_tinymyo import TinyMyoPreprocessing
 
         return TinyMyoPreprocessing.from_dict(self._json("preprocessor"))
@@ -116,7 +132,8 @@ class OnnxModel:
         """The outputs of the model by their names.
 
         Args:
-            input_values: (batch, channels, time), preprocessed, of one length; taken as float32.
+            input_values: (batch, channels, time), preprocessed, of one length, or the images that such a model takes;
+                taken as float32.
             others: further inputs by their names ("bool_masked_pos" of a pretrained encoder).
 
         Raises:
@@ -126,17 +143,21 @@ class OnnxModel:
         self._check_shape(values.shape)
         names = [output.name for output in self.session.get_outputs()]
         try:
-            outputs = self.session.run(names, {"input_values": values, **others})
+            outputs = self.session.run(names, {self._input_name: values, **others})
         except Exception as error:  # onnxruntime's have no base class of their own
             raise OnnxModelError(
-                f"{self.path}: cannot be run with input_values {values.shape} ({' '.join(str(error).split())})"
+                f"{self.path}: cannot be run with {self._input_name} {values.shape} ({' '.join(str(error).split())})"
             ) from error
         return dict(zip(names, outputs, strict=True))
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
-        if len(shape) != len(_AXES):
-            raise OnnxModelError(f"input_values of shape {shape}: give (batch, channels, time)")
-        for axis, size, wanted in zip(_AXES, shape, self.shape, strict=True):
+        names = _AXES
+        if self.takes_images:
+            names = _IMAGE_AXES if len(self.shape) == 5 else (_IMAGE_AXES[0], *_IMAGE_AXES[2:])
+        if len(shape) != len(names):
+            axes = "channels, time" if names == _AXES else ", ".join(names[1:])
+            raise OnnxModelError(f"{self._input_name} of shape {shape}: give (batch, {axes})")
+        for axis, size, wanted in zip(names, shape, self.shape, strict=True):
             if wanted not in (None, size):
                 raise OnnxModelError(
                     f"{self.path}: exported for {wanted} {axis}, but there are {size}; give {wanted}, or export it "

@@ -22,6 +22,7 @@ _TASKS = {
     "emg-to-audio": "audio.AudioTask",
 }
 """Where the class of each task is, below `tinymyo_hf.tasks`; each is imported when it is needed."""
+_IMAGES_AT_ONCE = 32
 
 
 class ONNXPipeline(EmgTask):
@@ -98,9 +99,21 @@ class ONNXPipeline(EmgTask):
                 missing = (self.model.shape[0] or len(batch)) - len(batch)
                 if missing:
                     values = np.pad(values, ((0, missing), (0, 0), (0, 0)))
-                outputs = self.model.run(values)
+                outputs = self._run(values)
                 for i, chunk in enumerate(batch):
                     yield {name: array[i : i + 1] for name, array in outputs.items()} | chunk
+
+    def _run(self, windows: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs of the model for windows (batch, channels, time); those of images go through it in smaller parts."""
+        if not self.model.takes_images:
+            return self.model.run(windows)
+        at_once = max(1, _IMAGES_AT_ONCE // self.preprocessing.num_images(windows.shape[1]))
+        size = self.model.shape[0] or at_once
+        parts = [
+            self.model.run(self.preprocessing.images(windows[start : start + size]))
+            for start in range(0, len(windows), size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _filled(self, chunk: Chunk) -> Chunk:
         """The last window of events as long as the others, where the model was exported for windows of that length:

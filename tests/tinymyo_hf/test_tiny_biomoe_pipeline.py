@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import pipeline
+from transformers import ViTImageProcessorPil, pipeline
 from typer.testing import CliRunner
 
 from tinymyo_hf import (
@@ -21,6 +21,7 @@ from tinymyo_hf import (
 from tinymyo_hf.cli import app
 from tinymyo_hf.pipelines.base import IMAGES_AT_ONCE
 from tinymyo_hf.signal import SignalError
+from tinymyo_hf.streaming.recognizers import GestureRecognizer, MajorityFilter
 
 LABELS = {0: "rest", 1: "fist", 2: "open"}
 SMALL = {
@@ -139,6 +140,21 @@ def test_embeddings_of_a_tinymyo_are_what_its_head_sees(tiny_config, tmp_path, f
     torch.testing.assert_close(of_embeddings, logits, atol=1e-5, rtol=1e-5)
 
 
+def test_pictures_of_other_programs():
+    """The library's own pipeline for images, with an image processor of the library: what the released code does."""
+    image_module = pytest.importorskip("PIL.Image")
+    torch.manual_seed(0)
+    model = TinyBioMoEModel(TinyBioMoEConfig(**SMALL)).eval()
+    resize = ViTImageProcessorPil(size={"height": 32, "width": 32}, do_normalize=False)
+    embed = pipeline("image-feature-extraction", model=model, image_processor=resize, pool=True, device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    picture = image_module.fromarray(pixels)
+    resized = np.array(picture.resize((32, 32), image_module.Resampling.BILINEAR))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(resized).permute(2, 0, 1)[None] / 255).pooler_output
+    np.testing.assert_allclose(embed(picture), expected.numpy(), atol=1e-5)
+
+
 def test_embeddings_need_windows(tmp_path):
     config = SEMGTransformerConfig(
         conv_dim=[8, 8, 8], hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_conv_pos_embeddings=8,
@@ -148,6 +164,22 @@ def test_embeddings_need_windows(tmp_path):
     extractor = TinyMyoFeatureExtractor()
     with pytest.raises(SignalError, match="semg_transformer that makes frames of whole recordings.*works on windows"):
         pipeline("emg-embedding", model=str(tmp_path), feature_extractor=extractor, device="cpu")
+
+
+def test_live_gestures_are_those_of_the_causal_windows(checkpoint):
+    model = TinyBioMoEForSequenceClassification.from_pretrained(checkpoint)
+    extractor = BiosignalImageProcessor.from_pretrained(checkpoint).replace(filter_mode="causal")
+    x = noise(900)
+    images = extractor(x, sampling_rate=200, windowed=True, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        model.classifier.bias -= model(images).logits.mean(0)  # so that all classes are near each other
+        ids = model(images).logits.argmax(-1).tolist()
+    assert len(set(ids)) > 1
+    recognizer = GestureRecognizer(model, extractor, smoother=MajorityFilter(1, 1))
+    found = [event for i in range(0, 900, 70) for event in recognizer.push(x[:, i : i + 70])]
+    changes = [i for i, label in enumerate(ids) if i == 0 or label != ids[i - 1]]
+    assert [event["label"] for event in found] == [LABELS[ids[i]] for i in changes]
+    assert [event["time"] for event in found] == pytest.approx([0.5 + 0.25 * i for i in changes])
 
 
 def test_refused_recordings(classify, checkpoint):

@@ -81,13 +81,13 @@ class SlidingWindows:
 
 
 class GestureRecognizer:
-    """Gestures of a TinyMyo classifier, smoothed over windows.
+    """Gestures of a classifier of windows, TinyMyo or Tiny-BioMoE, smoothed over windows.
 
     Events: {"type": "gesture", "time": s, the end of the window with which it is known, "label": None for none,
     "score": probability in that window, None without a label}, whenever another class holds.
 
     Args:
-        model: a `TinyMyoForSequenceClassification` in evaluation mode.
+        model: a `TinyMyoForSequenceClassification` or `TinyBioMoEForSequenceClassification` in evaluation mode.
         extractor: of the same checkpoint.
         hop: samples between windows; by default the extractor's `stride`.
         smoother: which class holds; by default 3 of 5 windows.
@@ -121,7 +121,10 @@ class GestureRecognizer:
         events: list[Event] = []
         for i in range(0, len(windows), WINDOWS_AT_ONCE):
             part = windows[i : i + WINDOWS_AT_ONCE]
-            logits = predict(self._model, self._extractor.normalize_windows(np.stack([window for _, window in part])))
+            values = self._extractor.normalize_windows(np.stack([window for _, window in part]))
+            if self._model.main_input_name == "pixel_values":
+                values = self._extractor.images(values)
+            logits = predict(self._model, values)
             for (end, _), probabilities in zip(part, logits.softmax(-1).numpy(), strict=True):
                 held = self._smoother.push(probabilities)
                 if held != self._held:
@@ -266,16 +269,16 @@ class EventDetector:
 
 
 def predict(model: PreTrainedModel, windows: np.ndarray) -> torch.Tensor:
-    """Logits float32, on the CPU, of float32 windows (windows, channels, time)."""
+    """Logits float32, on the CPU, of float32 windows (windows, channels, time), or of their images."""
     parameter = next(model.parameters())
     with torch.inference_mode():
         values = torch.from_numpy(np.ascontiguousarray(windows)).to(parameter.device, parameter.dtype)
-        return model(input_values=values).logits.float().cpu()
+        return model(**{model.main_input_name: values}).logits.float().cpu()
 
 
 def model_channels(model: PreTrainedModel, extractor: TinyMyoFeatureExtractor) -> int | None:
-    """The channels that a TinyMyo model takes; None for any number."""
-    if extractor.feature_size is not None:
+    """The channels that a model takes; None for any number."""
+    if extractor.feature_size is not None or model.main_input_name == "pixel_values":
         return extractor.feature_size
     config = model.config
     return config.num_channels if config.channel_fusion == "concat" or config.stem == "convolution" else None

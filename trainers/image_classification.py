@@ -21,6 +21,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dataset_builders.torch_view import WindowDataset, collate_windows
 from tinymyo_hf import TinyMyoFeatureExtractor
+from tinymyo_hf.tasks.windows import check_images
+from tinymyo_hf.tiny_biomoe.configuration_tiny_biomoe import TinyBioMoEConfig
 from tinymyo_hf.tiny_biomoe.image_processing_tiny_biomoe import BiosignalImageProcessor
 from tinymyo_hf.tiny_biomoe.modeling_tiny_biomoe import TinyBioMoEForSequenceClassification
 from trainers.arguments import DataArguments, ImageClassificationArguments, ModelArguments
@@ -28,6 +30,7 @@ from trainers.checkpoint_fit import SHARED_FIELDS, check_preprocessing, match_la
 from trainers.classification import ClassificationTask
 from trainers.errors import CheckpointError, RecipeError
 from trainers.image_models import DRAWING_FIELDS, build_image_model, drawing_of, image_processor
+from trainers.models import load_config
 from trainers.optim import LayerwiseTrainer
 from trainers.tasks import Scores
 
@@ -70,6 +73,8 @@ class ImageClassificationTask(ClassificationTask):
     @classmethod
     def complete(cls, model: ModelArguments, arguments: ImageClassificationArguments) -> None:
         """Draw images as those of the checkpoint were, but for what the recipe says."""
+        if model.model_name_or_path is not None:
+            load_config(model.model_name_or_path, TinyBioMoEConfig)  # for its errors, before anything is prepared
         if model.freeze_encoder and model.model_name_or_path is None:
             raise RecipeError(
                 "freeze_encoder: a backbone from scratch has learned nothing to keep; name a checkpoint by "
@@ -89,6 +94,7 @@ class ImageClassificationTask(ClassificationTask):
         return {name: getattr(extractor, name) for name in SHARED_FIELDS}
 
     def adopt(self, checkpoint: str, model: PreTrainedModel, extractor: BiosignalImageProcessor) -> None:
+        check_images(model.config, extractor)
         found = self.extractor.replace(patch_size=extractor.patch_size)  # which images know nothing of
         check_preprocessing(checkpoint, extractor, self.corpus, found)
         config, images = model.config, extractor.num_images(self.num_channels)
@@ -155,8 +161,9 @@ class ImageClassificationTask(ClassificationTask):
             else:
                 vectors = self._embeddings_of(windows, backbone)
                 stored.parent.mkdir(parents=True, exist_ok=True)
-                save_file({"image_embeddings": vectors}, stored.with_suffix(".partial"))
-                os.replace(stored.with_suffix(".partial"), stored)
+                partial = stored.with_suffix(f".{os.getpid()}.partial")  # there may be several processes
+                save_file({"image_embeddings": vectors}, partial)
+                os.replace(partial, stored)
             self.splits[name] = Embeddings(vectors, windows.arrays()[1].tolist())
         self.embedding_seconds = round(time.perf_counter() - started, 1)
         print(f"{sum(map(len, self.windows.values())):,} windows embedded in {self.embedding_seconds:g} s", flush=True)

@@ -10,6 +10,7 @@ from tiny_run import make_split
 import trainers.evaluate as evaluate
 import trainers.finetune as finetune
 from tinymyo_hf import BiosignalImageProcessor, TinyBioMoEConfig, TinyBioMoEForSequenceClassification, TinyBioMoEModel
+from tinymyo_hf.signal import SignalError
 from trainers.errors import CheckpointError, RecipeError
 from trainers.image_classification import ImageClassificationTask
 from trainers.optim import layer_wise_parameter_groups
@@ -168,6 +169,7 @@ def test_refused_recipes(read, backbone, tmp_path):
         ({"model_config": {"num_images": 3}}, RecipeError, "model_config: num_images is 1 by the data"),
         ({"model_config": {"hidden_sizes": 3}}, RecipeError, "TinyBioMoEConfig has no field 'hidden_sizes'"),
         ({"model_name_or_path": backbone, "images": {}, "model_config": {}}, CheckpointError, "has another shape for"),
+        ({"model_name_or_path": str(tmp_path / "none")}, CheckpointError, "none: no such checkpoint"),
     ):
         with pytest.raises(error, match=message):
             finetune.run(*read(**fields))
@@ -177,7 +179,7 @@ def test_refused_recipes(read, backbone, tmp_path):
         read(quantization_aware=True)
 
 
-def test_evaluation_of_other_electrodes_is_refused(read, backbone, tiny_corpus, tmp_path, monkeypatch):
+def test_evaluation_of_other_images_or_electrodes_is_refused(read, backbone, tiny_corpus, tmp_path, monkeypatch):
     finetune.run(
         *read(
             model_name_or_path=backbone,
@@ -185,6 +187,10 @@ def test_evaluation_of_other_electrodes_is_refused(read, backbone, tiny_corpus, 
             images={"image_size": 32},
         )
     )
+    BiosignalImageProcessor(image_size=64, window_length=40).save_pretrained(tmp_path / "other")
+    TinyBioMoEForSequenceClassification.from_pretrained(tmp_path / "run").save_pretrained(tmp_path / "other")
+    with pytest.raises(SignalError, match="image_size: the feature extractor draws 64 pixels, the model takes 32"):
+        evaluate.evaluate_checkpoint(str(tmp_path / "other"), "tiny", tmp_path / "out", baselines=False)
     five = make_split(12, 0, ("z",), channels=5)
     monkeypatch.setattr(evaluate, "load_corpus", lambda *args, **kwargs: ({"test": five}, tiny_corpus[1]))
     with pytest.raises(CheckpointError, match="joins 4 images of a window, but the 5 channels of tiny make 5"):

@@ -29,6 +29,7 @@ from export.gap9.vectors import Vectors, make_vectors
 from export.gap9.verify import verify
 from export.held_out import held_out_windows
 from export.int8.agreement import Agreement, compare
+from export.int8.builder import outline
 from export.int8.fixed_point import quantize_window
 from export.int8.ir import build_graph, verify_graph
 from export.int8.nodes import INPUT, Graph
@@ -94,13 +95,12 @@ def export_gap9(
     source = load_checkpoint(str(checkpoint))
     windows = read_windows(calibration, source.extractor, source.model.config, calibration_split, limit)
     _check_size(windows, calibration, channels, window)
-    say("building the graph")
+    say("building the graph and planning memory")
     graph = build_graph(source.model, *windows.values.shape[1:])
+    plan = make_plan(outline(graph))  # what does not fit is known before the work begins
     verify_graph(graph, source.model, windows.values[:_FLOAT_WINDOWS])
     quantized = _quantize(source, graph, windows, method, say)
     program = quantized.program
-    say("planning memory")
-    plan = make_plan(program)
     check_plan(program, plan)
     judged = held_out_windows(source, calibration, calibration_split, None, say) or windows
     accuracy = _accuracy(graph, program, judged, tolerance, say)

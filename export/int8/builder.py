@@ -100,6 +100,13 @@ def build_program(graph: Graph, ranges: Mapping[str, Range], labels: Sequence[st
     return _Builder(graph, ranges).build(labels)
 
 
+def outline(graph: Graph) -> Program:
+    """A program with the steps and shapes of the graph's, to plan with before ranges are known; its constants mean
+    nothing."""
+    everywhere = Range(-1.0, 1.0)
+    return build_program(graph, dict.fromkeys((*graph.shapes, *map(preactivation, graph.nodes), RESIDUAL), everywhere))
+
+
 def _consumers(graph: Graph) -> dict[str, list[Node]]:
     """Tensor -> nodes that read it."""
     consumers: dict[str, list[Node]] = {name: [] for name in graph.shapes}

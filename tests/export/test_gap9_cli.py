@@ -111,7 +111,7 @@ def test_generation_works_without_a_compiler(tmp_path, windows, without_compiler
     text = (out / "report.md").read_text()
     assert text.count("install the Debian package") == 3
     assert report["task"] == "emg-regression" and report["accuracy"]["windows.npy"]["top1"] is None
-    assert (out / "src" / "network.c").is_file() and "planning memory" in built
+    assert (out / "src" / "network.c").is_file() and "building the graph and planning memory" in built
 
 
 def test_a_missing_compiler_is_an_error_where_it_is_asked_for(checkpoint, windows, tmp_path, without_compiler):
@@ -189,8 +189,10 @@ def test_models_without_integer_kernels(windows, tmp_path):
 
 def test_what_does_not_fit_says_which_buffer_and_by_how_much(checkpoint, windows, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "make_plan", partial(make_plan, budget=Budget(l2=4_000, code=0)))
+    said: list[str] = []
     with pytest.raises(ExportError, match="L2: layers.0.attention.qk needs 10,496 bytes, 6,496 more than"):
-        export_gap9(str(checkpoint), tmp_path / "out", windows, method="minmax")
+        export_gap9(str(checkpoint), tmp_path / "out", windows, method="minmax", say=said.append)
+    assert said == ["building the graph and planning memory"]  # minutes of quantizing did not come first
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,7 +1,8 @@
 """Classification of windows by a model of images, Tiny-BioMoE: the whole of it, or a head on its embeddings.
 
 Windows become images when a batch is made; none is stored. With `freeze_encoder` the images of every window are drawn
-and embedded once, before the training, which then is one of the head on vectors: seconds instead of hours.
+and embedded once, before the training, which then is one of the head on vectors: seconds instead of hours. It starts
+from a logistic regression.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -29,7 +31,7 @@ from trainers.arguments import DataArguments, ImageClassificationArguments, Mode
 from trainers.checkpoint_fit import SHARED_FIELDS, check_preprocessing, match_labels, reorder_outputs
 from trainers.classification import ClassificationTask
 from trainers.errors import CheckpointError, RecipeError
-from trainers.image_models import DRAWING_FIELDS, build_image_model, drawing_of, image_processor
+from trainers.image_models import DRAWING_FIELDS, build_image_model, drawing_of, fit_head, image_processor
 from trainers.models import load_config
 from trainers.optim import LayerwiseTrainer
 from trainers.tasks import Scores
@@ -54,7 +56,7 @@ class ImageClassificationTask(ClassificationTask):
         windows: split -> its windows; `splits` are these, or their embeddings where the backbone is frozen.
         bf16: whether a frozen backbone computes so.
         folder: of the run.
-        embedding_seconds: that the embeddings of all splits took; None where there are none.
+        embedding_seconds: that the embeddings of all splits took in this start; None where there are none.
     """
 
     family = "Tiny-BioMoE"
@@ -114,8 +116,12 @@ class ImageClassificationTask(ClassificationTask):
             "label2id": {label: index for index, label in enumerate(self.labels)},
         }
         model = build_image_model(arguments, decided)
-        if arguments.freeze_encoder and self.embedding_seconds is None:
-            self._embed(model)
+        if arguments.freeze_encoder:
+            if self.embedding_seconds is None:
+                self._embed(model)
+            fit_head(
+                model, *((self.splits[s].vectors, np.array(self.splits[s].labels)) for s in ("train", "validation"))
+            )
         return model
 
     def baselines(self) -> dict[str, Scores]:
@@ -190,6 +196,10 @@ class Embeddings(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def arrays(self) -> tuple[torch.Tensor, np.ndarray]:
+        """All embeddings, and class ids (windows,)."""
+        return self.vectors, np.array(self.labels)
 
     def __getitem__(self, index: int) -> dict:
         return {"image_embeddings": self.vectors[index], "labels": self.labels[index]}

@@ -7,14 +7,19 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+import torch
 from huggingface_hub.errors import StrictDataclassError
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from transformers import AutoFeatureExtractor
 
 from tinymyo_hf import TinyMyoPreprocessing
 from tinymyo_hf.tiny_biomoe.configuration_tiny_biomoe import TINY_BIOMOE_PRESETS, TinyBioMoEConfig
 from tinymyo_hf.tiny_biomoe.image_processing_tiny_biomoe import BiosignalImageProcessor
-from tinymyo_hf.tiny_biomoe.modeling_tiny_biomoe import TinyBioMoEForSequenceClassification
+from tinymyo_hf.tiny_biomoe.modeling_tiny_biomoe import TinyBioMoEForSequenceClassification, fuse_images
 from tinymyo_hf.tiny_biomoe.preprocessing_tiny_biomoe import BiosignalImagePreprocessing
 from trainers.arguments import ModelArguments, check_model_config
 from trainers.errors import RecipeError
@@ -26,6 +31,8 @@ DRAWING_FIELDS = tuple(
     if field.name not in {of_signals.name for of_signals in fields(TinyMyoPreprocessing)}
 )
 """Of the preprocessing, what says how windows become images; the rest is of the corpus."""
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # inverse, of the regularisation of a head, from strong to weak
+ABSENT = -20.0  # logit of a class that is not among the windows
 
 
 def build_image_model(arguments: ModelArguments, decided: Mapping[str, Any]) -> nn.Module:
@@ -95,3 +102,39 @@ def image_processor(preprocessing: TinyMyoPreprocessing, drawing: Mapping[str, A
         return BiosignalImageProcessor(**signals, **drawing)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"images: {last_line(error)}") from None
+
+
+def fit_head(
+    model: TinyBioMoEForSequenceClassification,
+    train: tuple[torch.Tensor, np.ndarray],
+    validation: tuple[torch.Tensor, np.ndarray],
+) -> None:
+    """Make the head a logistic regression on what it sees, regularised as is best for the validation windows.
+
+    Embeddings differ little from window to window, and between features in how much: gradient descent takes long, a
+    regression on standardised features seconds. Its scaling goes into the weights.
+
+    Args:
+        train, validation: embeddings (windows, images, size) and class ids (windows,); of at least two classes.
+    """
+    (x, labels), (x_validation, labels_validation) = (
+        (nn.functional.elu(fuse_images(embeddings, model.config)).numpy(), ids)
+        for embeddings, ids in (train, validation)
+    )
+    scaler = StandardScaler().fit(x)
+    losses, fits = [], []
+    for strength in STRENGTHS:
+        fitted = LogisticRegression(C=strength, max_iter=500).fit(scaler.transform(x), labels)
+        weight, bias = fitted.coef_ / scaler.scale_, fitted.intercept_
+        bias = bias - weight @ scaler.mean_
+        if len(fitted.classes_) == 2:  # of which there is one row
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        of_all = np.zeros((model.num_labels, weight.shape[1])), np.full(model.num_labels, ABSENT)
+        of_all[0][fitted.classes_], of_all[1][fitted.classes_] = weight, bias
+        logits = torch.from_numpy(x_validation @ of_all[0].T + of_all[1])
+        losses.append(log_loss(labels_validation, logits.softmax(-1).numpy(), labels=np.arange(model.num_labels)))
+        fits.append(of_all)
+    best = fits[int(np.argmin(losses))]
+    with torch.no_grad():
+        for parameter, values in zip((model.classifier.weight, model.classifier.bias), best, strict=True):
+            parameter.copy_(torch.from_numpy(values))

@@ -71,6 +71,7 @@ def check_axes_of_images(model: PreTrainedModel, dynamic: Sequence[str]) -> None
 
 def prepared_for_images(model: PreTrainedModel) -> PreTrainedModel:
     """The graph of a copy of a model is lean; the copy is changed."""
+    from export.image_norm import ImageNorm
     from export.spectral import SpectralProducts
     from tinymyo_hf.tiny_biomoe.folding_tiny_biomoe import fold_batch_norms
 
@@ -79,6 +80,8 @@ def prepared_for_images(model: PreTrainedModel) -> PreTrainedModel:
     for name, module in list(folded.named_modules()):
         if type(module).__name__ == "TinyBioMoESpectralMixer":
             folded.set_submodule(name, SpectralProducts(module.complex_weight))
+        elif name.endswith("image_norm"):
+            folded.set_submodule(name, ImageNorm(module))
     return folded
 
 

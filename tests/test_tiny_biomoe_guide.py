@@ -31,7 +31,9 @@ def test_commands_exist_with_their_recipes_and_options(words):
         assert model.freeze_encoder == words[2].endswith("_frozen")
         assert set(arguments.images) <= set(DRAWING_FIELDS)
     else:
-        known = {option for entry in get_command(app).commands[words[1]].params for option in entry.opts}
+        command = get_command(app).commands[words[1]]
+        command = command.commands[words[2]] if words[1] == "export" else command
+        known = {option for entry in command.params for option in entry.opts}
         known |= {f"--{field.name}" for field in dataclasses.fields(UciEmgConfig)} if words[1] == "evaluate" else set()
         assert {word for word in words if word.startswith("--")} <= known
 

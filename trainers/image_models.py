@@ -15,6 +15,7 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from transformers import AutoFeatureExtractor
+from transformers.utils import FEATURE_EXTRACTOR_NAME, cached_file
 
 from tinymyo_hf import TinyMyoPreprocessing
 from tinymyo_hf.tiny_biomoe.configuration_tiny_biomoe import TINY_BIOMOE_PRESETS, TinyBioMoEConfig
@@ -22,7 +23,7 @@ from tinymyo_hf.tiny_biomoe.image_processing_tiny_biomoe import BiosignalImagePr
 from tinymyo_hf.tiny_biomoe.modeling_tiny_biomoe import TinyBioMoEForSequenceClassification, fuse_images
 from tinymyo_hf.tiny_biomoe.preprocessing_tiny_biomoe import BiosignalImagePreprocessing
 from trainers.arguments import ModelArguments, check_model_config
-from trainers.errors import RecipeError
+from trainers.errors import CheckpointError, RecipeError
 from trainers.models import check_decided, choose_trainable, last_line, load_config, load_weights
 
 DRAWING_FIELDS = tuple(
@@ -75,15 +76,24 @@ def drawing_of(arguments: ModelArguments, chosen: Mapping[str, Any]) -> dict[str
 
     Raises:
         RecipeError: a field that does not exist.
+        CheckpointError: its `preprocessor_config.json` cannot be read.
     """
     unknown = sorted(chosen.keys() - set(DRAWING_FIELDS))
     if unknown:
         raise RecipeError(f"images: there is no field {unknown[0]!r}; use some of {', '.join(DRAWING_FIELDS)}")
-    saved: dict[str, Any] = {}
-    if arguments.model_name_or_path is not None:
-        with suppress(OSError, ValueError):  # it has none, and the checkpoint, if wrong, is refused where it is loaded
-            saved = AutoFeatureExtractor.from_pretrained(arguments.model_name_or_path).to_dict()
+    saved = {} if arguments.model_name_or_path is None else _saved_preprocessing(arguments.model_name_or_path)
     return {name: value for name, value in saved.items() if name in DRAWING_FIELDS} | dict(chosen)
+
+
+def _saved_preprocessing(source: str) -> dict[str, Any]:
+    """Fields of a checkpoint's preprocessing; none where it has none."""
+    with suppress(OSError):  # of a checkpoint that is not there, which is told where its configuration is loaded
+        if cached_file(source, FEATURE_EXTRACTOR_NAME, _raise_exceptions_for_missing_entries=False) is not None:
+            try:
+                return AutoFeatureExtractor.from_pretrained(source).to_dict()
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{source}: no usable {FEATURE_EXTRACTOR_NAME} ({last_line(error)})") from None
+    return {}
 
 
 def image_processor(preprocessing: TinyMyoPreprocessing, drawing: Mapping[str, Any]) -> BiosignalImageProcessor:

@@ -344,7 +344,7 @@ def test_windows_that_cannot_be_drawn():
         BiosignalImageProcessor().num_images()
     with pytest.raises(SignalError, match="700 samples, but window_length=200; pass windowed=True"):
         processor(noise(samples=700)[0], sampling_rate=200)
-    with pytest.raises(SignalError, match="windowed=True"):
+    with pytest.raises(SignalError, match="180 samples, but window_length=200; give longer windows, or set"):
         processor(noise(samples=180)[0], preprocessed=True)
     with pytest.raises(SignalError, match=r"signal 1: its shape \(200,\)"):
         processor([noise()[0], noise()[0, 0]], preprocessed=True)

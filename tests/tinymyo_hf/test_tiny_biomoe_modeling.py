@@ -133,6 +133,9 @@ def test_several_images_of_a_window():
     torch.testing.assert_close(logits(joined, x), expected, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match=r"3 images of each window .* there are 2: load .*num_images=2"):
         joined(x[:, :2])
+    for wrong in (embeddings, embeddings.unflatten(1, (3, -1))[..., 1:]):
+        with pytest.raises(ValueError, match=rf"image_embeddings must be \(batch, images, {EMBEDDING}\), got"):
+            joined(image_embeddings=wrong)
 
 
 # --- formats and number types -----------------------------------------------------------------------------------------

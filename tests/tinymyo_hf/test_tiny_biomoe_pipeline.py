@@ -22,6 +22,7 @@ from tinymyo_hf.cli import app
 from tinymyo_hf.pipelines.base import IMAGES_AT_ONCE
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.streaming.recognizers import GestureRecognizer, MajorityFilter
+from tinymyo_hf.tiny_biomoe.preprocessing_tiny_biomoe import REPRESENTATIONS
 
 LABELS = {0: "rest", 1: "fist", 2: "open"}
 SMALL = {
@@ -214,9 +215,21 @@ def test_preprocessing_of_another_model_is_refused(checkpoint):
         ),
         (BiosignalImageProcessor(feature_size=4), "image_size: .*224.*32"),
         (BiosignalImageProcessor(feature_size=3, image_size=32), "num_images: .* 3 images.* 8"),
+        (BiosignalImageProcessor(image_size=32, representations=REPRESENTATIONS[:3]), "a multiple of 3 images.* 8"),
+        (BiosignalImageProcessor(image_size=32, channels_as="strips"), "num_images: .* 1 images.* 8"),
     ):
         with pytest.raises(SignalError, match=message):
             pipeline("emg-classification", model=model, feature_extractor=wrong)
+
+
+def test_images_that_are_joined_tell_the_channels(checkpoint):
+    """Also where the preprocessing does not say how many there are."""
+    model = TinyBioMoEForSequenceClassification.from_pretrained(checkpoint)
+    processor = BiosignalImageProcessor.from_pretrained(checkpoint).replace(feature_size=None)
+    classify = pipeline("emg-classification", model=model, feature_extractor=processor)
+    assert len(classify(noise(), sampling_rate=200)["windows"]) == 9
+    with pytest.raises(SignalError, match="3 channels, but the model takes 4.*select"):
+        classify(noise()[:3], sampling_rate=200)
 
 
 def test_command_line(checkpoint, tmp_path, monkeypatch):

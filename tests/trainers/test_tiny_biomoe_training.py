@@ -1,6 +1,7 @@
 """Training of Tiny-BioMoE: images on the fly, a head on embeddings that are computed once, its report and scores."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,6 +169,9 @@ def test_training_goes_on_with_a_checkpoints_drawing(read, backbone):
     images = results["images"]
     assert (images["waveform_range"], images["line_thickness"], images["channels_as"]) == (2.5, 3.0, "images")
     assert images["per_window"] == 4
+    (Path(backbone) / "preprocessor_config.json").write_text('{"feature_extractor_type": "BiosignalImageProcessor", ')
+    with pytest.raises(CheckpointError, match="backbone: no usable preprocessor_config.json"):
+        finetune.run(*read(model_name_or_path=backbone, **FROZEN))
 
 
 def test_norms_of_images_do_not_decay():

@@ -159,9 +159,10 @@ class OnnxModel:
             raise OnnxModelError(f"{self._input_name} of shape {shape}: give (batch, {axes})")
         for axis, size, wanted in zip(names, shape, self.shape, strict=True):
             if wanted not in (None, size):
+                axes = "batch,images, if it averages them" if self.takes_images else "batch,time"
                 raise OnnxModelError(
                     f"{self.path}: exported for {wanted} {axis}, but there are {size}; give {wanted}, or export it "
-                    "with --dynamic batch,time"
+                    f"with --dynamic {axes}"
                 )
 
     def _text(self, name: str) -> str:

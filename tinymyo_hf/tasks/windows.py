@@ -74,7 +74,8 @@ class WindowTask(EmgTask):
             return self.preprocessing.feature_size
         config = self.model_config
         if config.model_type == "tiny_biomoe":
-            return None
+            joins = config.image_fusion == "concat" and self.preprocessing.channels_as == "images"
+            return config.num_images // len(self.preprocessing.representations) if joins else None
         return config.num_channels if config.channel_fusion == "concat" or config.stem == "convolution" else None
 
     def recording_rate(self) -> float:
@@ -110,10 +111,16 @@ def check_images(config: Any, preprocessing: TinyMyoPreprocessing) -> None:
             f"image_size: the feature extractor draws {preprocessing.image_size} pixels, the model takes "
             f"{config.image_size}; use the feature extractor saved with the model"
         )
-    if config.image_fusion != "concat" or preprocessing.feature_size is None:
+    if config.image_fusion != "concat":
         return
-    if (images := preprocessing.num_images()) != config.num_images:
+    if preprocessing.channels_as == "images" and preprocessing.feature_size is None:
+        made, fits = "a multiple of ", config.num_images % preprocessing.num_images(1) == 0
+        images = preprocessing.num_images(1)
+    else:
+        made, images = "", preprocessing.num_images()
+        fits = images == config.num_images
+    if not fits:
         raise SignalError(
-            f"num_images: the feature extractor makes {images} images of a window, the model joins "
+            f"num_images: the feature extractor makes {made}{images} images of a window, the model joins "
             f"{config.num_images}; use the feature extractor saved with the model"
         )

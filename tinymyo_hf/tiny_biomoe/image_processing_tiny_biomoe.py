@@ -91,7 +91,9 @@ class BiosignalImageProcessor(FeatureExtractionMixin, BiosignalImagePreprocessin
         if windowed:
             return self.windows(array, name)[0]
         if array.shape[1] != self.window_length:
-            fix = "pass windowed=True to cut windows from it, or set window_length"
+            longer = array.shape[1] > self.window_length
+            fix = "pass windowed=True to cut windows from it" if longer else "give longer windows"
+            fix += ", or set window_length"
             raise SignalError(f"{name}: {array.shape[1]} samples, but window_length={self.window_length}; {fix}")
         return array[None] if preprocessed else self.normalize_windows(array[None])
 

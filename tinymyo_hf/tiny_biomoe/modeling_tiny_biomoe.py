@@ -225,6 +225,11 @@ class TinyBioMoEForSequenceClassification(TinyBioMoEPreTrainedModel):
             outputs = self.tiny_biomoe(images.flatten(0, 1), **kwargs)
             self._report_dead_gates(outputs.gates)
             image_embeddings = outputs.pooler_output.unflatten(0, (-1, images.shape[1]))
+        elif image_embeddings.ndim != 3 or image_embeddings.shape[-1] != self.config.hidden_size:
+            raise ValueError(
+                f"image_embeddings must be (batch, images, {self.config.hidden_size}), got "
+                f"{tuple(image_embeddings.shape)}."
+            )
         logits = self.classifier(functional.elu(fuse_images(image_embeddings, self.config)))
 
         loss = None

@@ -2,6 +2,7 @@
 
     python -m benchmarks.biomoe_speed                              # random weights; 1 and 2 threads, batch 1 and 16
     python -m benchmarks.biomoe_speed --threads 1 --clock cpu      # its own work alone, on a busy machine
+    python -m benchmarks.biomoe_speed --threads 1 --clock cpu --window   # a window of 8 x 200 samples, beside TinyMyo
     python -m benchmarks.biomoe_speed --profile                    # where calls in eager mode and in ONNX spend time
 
 The candidates run in turn, so that all see the same disturbances. Int8 has all layers in int8 and is calibrated on
@@ -28,7 +29,15 @@ from benchmarks.onnx_speed import CLOCKS, reported, session_of
 from export.graph import trace
 from export.measuring import interleaved
 from export.onnx_quantization import quantize_static_int8
-from tinymyo_hf import TinyBioMoEConfig, TinyBioMoEModel, fold_batch_norms
+from tinymyo_hf import (
+    TINYMYO_PRESETS,
+    BiosignalImageProcessor,
+    TinyBioMoEConfig,
+    TinyBioMoEModel,
+    TinyMyoConfig,
+    TinyMyoModel,
+    fold_batch_norms,
+)
 
 PUBLISHED_MS, PUBLISHED_THREADS = 28.3, 2
 CANDIDATES = ("eager", "folded", "compiled", "onnx fp32", "onnx int8")
@@ -75,6 +84,23 @@ def candidates_of(
             calls[name]()
             working[name] = calls[name]
     return working
+
+
+def show_window(model: TinyBioMoEModel, repeats: int, clock: str) -> None:
+    """Of one window of 8 x 200 samples: drawing it as one image or as eight, the models of these, and TinyMyo."""
+    window = np.random.default_rng(0).normal(size=(1, 8, 200)).astype(np.float32)
+    tinymyo, signal = TinyMyoModel(TinyMyoConfig(**TINYMYO_PRESETS["tinymyo-base"])).eval(), torch.from_numpy(window)
+    calls: dict[str, Callable[[], object]] = {"TinyMyo": lambda: tinymyo(signal)}
+    for way in ("strips", "images"):
+        processor = BiosignalImageProcessor(channels_as=way)
+        pixels = torch.from_numpy(processor.images(window)[0])
+        calls[f"drawing, {way}"] = lambda processor=processor: processor.images(window)
+        calls[f"model, {way}"] = lambda pixels=pixels: model(pixels)
+    with torch.inference_mode():
+        for call in calls.values():
+            call()
+        for name, seconds in interleaved(calls, repeats, clock=CLOCKS[clock]).items():
+            print(f"{name:18s} {1e3 * statistics.median(seconds):8.2f} ms", flush=True)
 
 
 def table(times: Mapping[str, list[float]], batch: int, threads: int) -> str:
@@ -141,6 +167,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu counts this process's own work alone")
     parser.add_argument("--candidates", default=",".join(CANDIDATES), help=f"some of: {', '.join(CANDIDATES)}")
     parser.add_argument("--profile", action="store_true", help="show where time goes, instead of comparing")
+    parser.add_argument("--window", action="store_true", help="time a window of 8 x 200 samples, beside TinyMyo")
     options = parser.parse_args(arguments)
     options.threads = [int(count) for count in options.threads.split(",")]
     options.batches = [int(batch) for batch in options.batches.split(",")]
@@ -154,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.manual_seed(0)
     model = TinyBioMoEModel(TinyBioMoEConfig()).eval()
-    graphs = graphs_of(model, options.candidates)
+    graphs = {} if options.window else graphs_of(model, options.candidates)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "onnxruntime"))
     print(
         f"random weights; {versions}; {options.clock} time; published: {PUBLISHED_MS} ms, {PUBLISHED_THREADS} threads"
@@ -163,6 +190,10 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(threads)
         if options.profile:
             show_profile(fold_batch_norms(model), graphs.get("onnx fp32"))
+            continue
+        if options.window:
+            print(f"{threads} thread(s)")
+            show_window(model, options.repeats, options.clock)
             continue
         for batch in options.batches:
             print(f"batch {batch}, {threads} thread(s)", flush=True)

@@ -9,7 +9,7 @@ class ImageNorm(nn.Module):
     """A layer norm over (colours, height, width) that sums in steps.
 
     onnxruntime's operator adds all 150,528 values of an image to one float32, and squares before it subtracts the mean:
-    of images that are mostly black the logits of a trained model are off by up to 7e-4 then, and by 1e-6 here.
+    of images that are mostly black the logits of a trained model are then further off than an export may be.
 
     Args:
         norm: whose weights and epsilon are taken.

@@ -23,7 +23,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dataset_builders.torch_view import WindowDataset, collate_windows
 from tinymyo_hf import TinyMyoFeatureExtractor
-from tinymyo_hf.tasks.windows import check_images
+from tinymyo_hf.tasks.windows import check_images, windows_at_once
 from tinymyo_hf.tiny_biomoe.configuration_tiny_biomoe import TinyBioMoEConfig
 from tinymyo_hf.tiny_biomoe.image_processing_tiny_biomoe import BiosignalImageProcessor
 from tinymyo_hf.tiny_biomoe.modeling_tiny_biomoe import TinyBioMoEForSequenceClassification
@@ -35,8 +35,6 @@ from trainers.image_models import DRAWING_FIELDS, build_image_model, drawing_of,
 from trainers.models import load_config
 from trainers.optim import LayerwiseTrainer
 from trainers.tasks import Scores
-
-IMAGES_AT_ONCE = 32  # to embed: more take gigabytes, and are no faster on a CPU
 
 
 class ImageTrainer(LayerwiseTrainer):
@@ -178,7 +176,7 @@ class ImageClassificationTask(ClassificationTask):
     def _embeddings_of(self, windows: WindowDataset, backbone: PreTrainedModel) -> torch.Tensor:
         """float32 (windows, images, size)."""
         parts = []
-        at_once = max(1, IMAGES_AT_ONCE // self.extractor.num_images(self.num_channels))
+        at_once = windows_at_once(self.extractor, self.num_channels)
         for first in range(0, len(windows), at_once):
             items = windows.__getitems__(range(first, min(first + at_once, len(windows))))
             images = self._collate_images(items)["pixel_values"].to(backbone.device)

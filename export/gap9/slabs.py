@@ -76,12 +76,6 @@ def pack_weights(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(groups.transpose(0, 2, 1, 3))
 
 
-def unpack_weights(data: bytes, outputs: int, depth: int) -> np.ndarray:
-    """int8 (outputs, depth), what `pack_weights` made the bytes of."""
-    groups = np.frombuffer(data, np.int8).reshape(outputs // WORD, depth // WORD, WORD, WORD)
-    return groups.transpose(0, 2, 1, 3).reshape(outputs, depth)
-
-
 def _patch_embedding(step: PatchEmbedding) -> Sections:
     return {"weights": _bytes(step.weight, "<i2"), "channels": _channels(step.bias, step.requant)}
 

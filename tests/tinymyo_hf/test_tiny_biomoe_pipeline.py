@@ -19,9 +19,9 @@ from tinymyo_hf import (
     TinyMyoForSequenceClassification,
 )
 from tinymyo_hf.cli import app
-from tinymyo_hf.pipelines.base import IMAGES_AT_ONCE
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.streaming.recognizers import GestureRecognizer, MajorityFilter
+from tinymyo_hf.tasks.windows import IMAGES_AT_ONCE
 from tinymyo_hf.tiny_biomoe.preprocessing_tiny_biomoe import REPRESENTATIONS
 
 LABELS = {0: "rest", 1: "fist", 2: "open"}

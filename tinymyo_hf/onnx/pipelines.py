@@ -13,6 +13,7 @@ import numpy as np
 
 from tinymyo_hf.onnx.model import OnnxModel, OnnxModelError
 from tinymyo_hf.tasks.base import Chunk, EmgTask, RecordingInput, several_or_one
+from tinymyo_hf.tasks.windows import windows_at_once
 
 _TASKS = {
     "emg-classification": "classification.ClassificationTask",
@@ -22,7 +23,6 @@ _TASKS = {
     "emg-to-audio": "audio.AudioTask",
 }
 """Where the class of each task is, below `tinymyo_hf.tasks`; each is imported when it is needed."""
-_IMAGES_AT_ONCE = 32
 
 
 class ONNXPipeline(EmgTask):
@@ -107,7 +107,7 @@ class ONNXPipeline(EmgTask):
         """Outputs of the model for windows (batch, channels, time); those of images go through it in smaller parts."""
         if not self.model.takes_images:
             return self.model.run(windows)
-        at_once = max(1, _IMAGES_AT_ONCE // self.preprocessing.num_images(windows.shape[1]))
+        at_once = windows_at_once(self.preprocessing, windows.shape[1])
         size = self.model.shape[0] or at_once
         parts = [
             self.model.run(self.preprocessing.images(windows[start : start + size]))

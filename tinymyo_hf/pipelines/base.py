@@ -13,14 +13,13 @@ from transformers.utils import cached_file
 from tinymyo_hf.signal import SignalError
 from tinymyo_hf.tasks import RecordingInput, task_of
 from tinymyo_hf.tasks.base import EmgTask, several_or_one
+from tinymyo_hf.tasks.windows import windows_at_once
 
 _EXTRACTORS = {
     "semg_transformer": "SEMGTransformerFeatureExtractor",
     "tiny_biomoe": "BiosignalImageProcessor",
     "tinymyo": "TinyMyoFeatureExtractor",
 }
-IMAGES_AT_ONCE = 32
-"""What a model makes of more of them takes gigabytes, and comes no faster on a CPU."""
 
 
 class EmgPipeline(EmgTask, ChunkPipeline):
@@ -147,7 +146,7 @@ def window_inputs(pipeline: EmgPipeline, windows: torch.Tensor) -> Iterator[torc
     if model.main_input_name != "pixel_values":
         yield windows.to(model.dtype)
         return
-    for part in windows.split(max(1, IMAGES_AT_ONCE // preprocessing.num_images(windows.shape[1]))):
+    for part in windows.split(windows_at_once(preprocessing, windows.shape[1])):
         yield torch.from_numpy(preprocessing.images(part.cpu().numpy())).to(model.device, model.dtype)
 
 

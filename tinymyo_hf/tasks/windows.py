@@ -10,6 +10,14 @@ from tinymyo_hf.signal import SignalError, sliding_windows
 from tinymyo_hf.tasks.base import Chunk, EmgTask, RecordingInput
 from tinymyo_hf.tinymyo.preprocessing_tinymyo import TinyMyoPreprocessing
 
+IMAGES_AT_ONCE = 32
+"""What a model makes of more of them takes gigabytes, and comes no faster on a CPU."""
+
+
+def windows_at_once(preprocessing: Any, channels: int) -> int:
+    """How many windows of so many channels a model of images sees at once: those of `IMAGES_AT_ONCE`, or one."""
+    return max(1, IMAGES_AT_ONCE // preprocessing.num_images(channels))
+
 
 class WindowTask(EmgTask):
     """Windows are cut from a recording one by one, so that memory stays bounded.
